@@ -1,0 +1,130 @@
+package qemu
+
+import (
+	"cmp"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Machine describes an x86-64 PC. The zero value of a field other than Binary
+// means its default.
+type Machine struct {
+	Binary    string // path of qemu-system-x86_64, see FindBinary
+	Accel     Accel  // default TCG
+	Type      string // QEMU machine type; default DefaultType
+	CPU       string // CPU model; default "max" under TCG and "host" under KVM
+	CPUs      int    // number of virtual CPUs; default 1
+	MemoryMiB int    // guest memory; default 512
+
+	Kernel  string // bzImage; empty means that the firmware finds something to boot by itself
+	Initrd  string
+	Cmdline string // the kernel's command line; DefaultCmdline is a good start
+
+	Disks []Disk // vda, vdb, … in this order
+
+	// VMCoreInfo adds the device through which the kernel tells QEMU where its
+	// VMCOREINFO lies, for memory dumps that QEMU writes. The guest must load
+	// qemu_fw_cfg before it crashes.
+	VMCoreInfo bool
+
+	// NoReboot makes a reset of the guest end QEMU (with exit code 0). kexec
+	// is not a reset.
+	NoReboot bool
+
+	Extra []string // further arguments, at the end
+
+	// Sockets is the directory with the sockets "console", "control" and "qmp"
+	// to which QEMU connects. Start sets it. Left empty, Argv is the command
+	// to run the same guest by hand: ttyS0 is the terminal, ttyS1 leads
+	// nowhere, and the guest starts at once.
+	Sockets string
+}
+
+// Disk is a virtio block device over a raw file.
+type Disk struct {
+	Path     string
+	Serial   string // at most 20 bytes; the guest's /sys/block/vdX/serial
+	ReadOnly bool
+}
+
+// DefaultType is the machine type of a Machine that names none.
+const DefaultType = "q35"
+
+// Argv returns QEMU's whole argument vector, Binary first. It depends on
+// nothing but m.
+func (m Machine) Argv() []string {
+	accel := cmp.Or(m.Accel, TCG)
+	cpu := "max"
+	if accel == KVM {
+		cpu = "host"
+	}
+	argv := []string{
+		m.Binary,
+		// Nothing that we did not ask for: no default devices, no settings
+		// from /etc or from the user's home.
+		"-nodefaults", "-no-user-config", "-display", "none",
+		"-machine", cmp.Or(m.Type, DefaultType),
+		"-accel", string(accel),
+		"-cpu", cmp.Or(m.CPU, cpu),
+		"-smp", strconv.Itoa(cmp.Or(m.CPUs, 1)),
+		"-m", strconv.Itoa(cmp.Or(m.MemoryMiB, 512)),
+	}
+	if m.NoReboot {
+		argv = append(argv, "-no-reboot")
+	}
+	argv = append(argv, m.serial("console", 0)...)
+	argv = append(argv, m.serial("control", 1)...)
+	if m.Sockets != "" {
+		// The CPUs wait for "cont", so that no event comes before we listen.
+		argv = append(argv, "-chardev", m.socket("qmp"), "-mon", "chardev=qmp,mode=control", "-S")
+	}
+	for i, d := range m.Disks {
+		id := fmt.Sprintf("disk%d", i)
+		// cache=unsafe: host crashes are none of our worries, and flushes cost.
+		drive := "if=none,id=" + id + ",format=raw,cache=unsafe,file=" + escape(d.Path)
+		if d.ReadOnly {
+			drive += ",readonly=on"
+		}
+		device := "virtio-blk-pci,drive=" + id
+		if d.Serial != "" {
+			device += ",serial=" + escape(d.Serial)
+		}
+		argv = append(argv, "-drive", drive, "-device", device)
+	}
+	if m.VMCoreInfo {
+		argv = append(argv, "-device", "vmcoreinfo")
+	}
+	if m.Kernel != "" {
+		argv = append(argv, "-kernel", m.Kernel)
+	}
+	if m.Initrd != "" {
+		argv = append(argv, "-initrd", m.Initrd)
+	}
+	if m.Cmdline != "" {
+		argv = append(argv, "-append", m.Cmdline)
+	}
+	return append(argv, m.Extra...)
+}
+
+// serial returns the arguments for serial port ttyS<index>.
+func (m Machine) serial(id string, index int) []string {
+	var chardev string
+	switch {
+	case m.Sockets != "":
+		chardev = m.socket(id)
+	case index == 0:
+		chardev = "stdio,id=" + id
+	default:
+		chardev = "null,id=" + id
+	}
+	return []string{"-chardev", chardev, "-device", fmt.Sprintf("isa-serial,chardev=%s,index=%d", id, index)}
+}
+
+func (m Machine) socket(id string) string {
+	return "socket,id=" + id + ",server=off,path=" + escape(filepath.Join(m.Sockets, id))
+}
+
+// escape doubles commas, which separate the options of one QEMU argument.
+func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }
