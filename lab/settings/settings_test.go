@@ -1,0 +1,57 @@
+package settings
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"crashlab/lab/blame"
+)
+
+func TestLoad(t *testing.T) {
+	for _, tt := range []struct {
+		name, file string
+		env        map[string]string
+		check      func(Settings) bool
+		err        string
+	}{
+		{name: "defaults", check: func(s Settings) bool {
+			return s.Accel == "auto" && s.Install == "auto" && filepath.IsAbs(s.Cache) && !s.Verbose
+		}},
+		{name: "file", file: "kernel: debian:6.12\nverbose: true\n", check: func(s Settings) bool {
+			return s.Kernel == "debian:6.12" && s.Verbose
+		}},
+		{name: "environment beats file", file: "kernel: debian:6.12\n", env: map[string]string{"CRASHLAB_KERNEL": "debian:6.1"},
+			check: func(s Settings) bool { return s.Kernel == "debian:6.1" }},
+		{name: "misspelt", file: "kernal: x\n", err: `no setting is called "kernal"; there are kernel,`},
+		{name: "not YAML", file: "kernel: [\n", err: "crashlab.yaml"},
+		{name: "bad value", env: map[string]string{"CRASHLAB_ACCEL": "hvf"}, err: `accel is "hvf"`},
+		{name: "bad install", env: map[string]string{"CRASHLAB_INSTALL": "yes"}, err: `install is "yes"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			if tt.file != "" {
+				if err := os.WriteFile(filepath.Join(dir, "crashlab.yaml"), []byte(tt.file), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for k, v := range tt.env {
+				t.Setenv(k, v)
+			}
+			s, err := Load(dir)
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Fatalf("Load() error = %v; want one with %q", err, tt.err)
+				}
+				if got := blame.ExitCode(err); got != 2 {
+					t.Errorf("exit code = %d; want 2", got)
+				}
+				return
+			}
+			if err != nil || !tt.check(s) {
+				t.Errorf("Load() = %+v, %v", s, err)
+			}
+		})
+	}
+}
