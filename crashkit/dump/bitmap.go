@@ -1,0 +1,111 @@
+package dump
+
+import (
+	"encoding/binary"
+	"iter"
+	"math/bits"
+)
+
+// bitmap is a set of page frame numbers as the kdump-compressed format stores
+// it: the lowest bit of a byte comes first. Counting the members below a number
+// takes constant time.
+type bitmap struct {
+	b []byte
+	// ranks has the number of members before each block of rankBits.
+	ranks []uint64
+}
+
+// rankBytes is what rank counts at most: a cache line.
+const rankBytes = 64
+
+func newBitmap(b []byte) bitmap {
+	m := bitmap{b: b, ranks: make([]uint64, 0, len(b)/rankBytes+1)}
+	var n uint64
+	for ; len(b) >= rankBytes; b = b[rankBytes:] {
+		m.ranks = append(m.ranks, n)
+		n += popcount(b[:rankBytes])
+	}
+	m.ranks = append(m.ranks, n)
+	return m
+}
+
+func popcount(b []byte) uint64 {
+	n := 0
+	for ; len(b) >= 8; b = b[8:] {
+		n += bits.OnesCount64(binary.LittleEndian.Uint64(b))
+	}
+	for _, c := range b {
+		n += bits.OnesCount8(c)
+	}
+	return uint64(n)
+}
+
+// len returns the number of bits.
+func (m bitmap) len() uint64 { return 8 * uint64(len(m.b)) }
+
+// has reports whether n is a member; numbers past the end are not.
+func (m bitmap) has(n uint64) bool { return n < m.len() && m.b[n/8]&(1<<(n%8)) != 0 }
+
+// rank returns how many members are less than n.
+func (m bitmap) rank(n uint64) uint64 {
+	n = min(n, m.len())
+	block := n / (8 * rankBytes)
+	r := m.ranks[block] + popcount(m.b[block*rankBytes:n/8])
+	if n%8 != 0 {
+		r += uint64(bits.OnesCount8(m.b[n/8] & (1<<(n%8) - 1)))
+	}
+	return r
+}
+
+// runs returns the number of runs of members.
+func (m bitmap) runs() int {
+	n, last := 0, uint64(0)
+	b := m.b
+	for ; len(b) >= 8; b = b[8:] {
+		w := binary.LittleEndian.Uint64(b)
+		n += bits.OnesCount64(w &^ (w<<1 | last))
+		last = w >> 63
+	}
+	for _, c := range b {
+		n += bits.OnesCount8(c &^ (c<<1 | byte(last)))
+		last = uint64(c >> 7)
+	}
+	return n
+}
+
+// all yields the runs of members as half-open pairs, ascending.
+func (m bitmap) all() iter.Seq2[uint64, uint64] {
+	return func(yield func(start, end uint64) bool) {
+		for n := uint64(0); ; {
+			start := m.next(n, 0)
+			if start >= m.len() {
+				return
+			}
+			n = m.next(start, 0xff)
+			if !yield(start, n) {
+				return
+			}
+		}
+	}
+}
+
+// next returns the first number not below n whose bit differs from those of
+// skip, which is 0 or 0xff; len if there is none.
+func (m bitmap) next(n uint64, skip byte) uint64 {
+	if n >= m.len() {
+		return m.len()
+	}
+	if c := (m.b[n/8] ^ skip) >> (n % 8); c != 0 {
+		return n + uint64(bits.TrailingZeros8(c))
+	}
+	i := n/8 + 1
+	for word := uint64(skip) * 0x0101010101010101; i+8 <= uint64(len(m.b)) && binary.LittleEndian.Uint64(m.b[i:]) == word; {
+		i += 8
+	}
+	for ; i < uint64(len(m.b)); i++ {
+		if c := m.b[i] ^ skip; c != 0 {
+			return 8*i + uint64(bits.TrailingZeros8(c))
+		}
+	}
+	return m.len()
+}

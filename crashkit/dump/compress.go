@@ -1,0 +1,138 @@
+package dump
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/bits"
+	"sync"
+
+	"github.com/anchore/go-lzo"
+	"github.com/klauspost/compress/snappy"
+	"github.com/klauspost/compress/zlib"
+	"github.com/klauspost/compress/zstd"
+)
+
+// Compression is how the pages of a kdump-compressed file are stored.
+type Compression uint8
+
+// The compressions, by the flag that the format has for each.
+const (
+	Plain  Compression = 0
+	Zlib   Compression = flagZlib
+	LZO    Compression = flagLZO // for reading only
+	Snappy Compression = flagSnappy
+	Zstd   Compression = flagZstd
+)
+
+func (c Compression) String() string {
+	switch c {
+	case Plain:
+		return ""
+	case Zlib:
+		return "zlib"
+	case LZO:
+		return "lzo"
+	case Snappy:
+		return "snappy"
+	case Zstd:
+		return "zstd"
+	}
+	return fmt.Sprintf("Compression(%#x)", uint8(c))
+}
+
+// compressionOf picks the compression out of a header's status or a
+// descriptor's flags. With more than one bit set it is none of the known ones.
+func compressionOf(flags uint32) Compression {
+	return Compression(flags & (flagZlib | flagLZO | flagSnappy | flagZstd))
+}
+
+// decoder unpacks stored pages. It is safe for concurrent use.
+type decoder struct {
+	pageSize int
+	zlib     sync.Pool // of io.ReadCloser and zlib.Resetter
+	zstd     func() (*zstd.Decoder, error)
+}
+
+func newDecoder(pageSize int) *decoder {
+	return &decoder{
+		pageSize: pageSize,
+		zstd: sync.OnceValues(func() (*zstd.Decoder, error) {
+			return zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderLowmem(true),
+				zstd.WithDecoderMaxMemory(uint64(pageSize)), zstd.WithDecodeAllCapLimit(true))
+		}),
+	}
+}
+
+var errPageSize = errors.New("it does not unpack to exactly one page")
+
+// decode returns the page that packed holds, in memory of its own unless it is
+// stored plain: then it may be packed itself.
+func (d *decoder) decode(packed []byte, flags uint32) ([]byte, error) {
+	c := compressionOf(flags)
+	if c == Plain {
+		if len(packed) != d.pageSize {
+			return nil, fmt.Errorf("a plain page of %d bytes", len(packed))
+		}
+		return packed, nil
+	}
+	if bits.OnesCount8(uint8(c)) != 1 {
+		return nil, fmt.Errorf("unknown page flags %#x", flags)
+	}
+	page := make([]byte, d.pageSize)
+	var n int
+	var err error
+	switch c {
+	case Zlib:
+		n, err = d.inflate(page, packed)
+	case LZO:
+		n, err = lzo.Decompress(packed, page)
+	case Snappy:
+		if n, err = snappy.DecodedLen(packed); err == nil && n == d.pageSize {
+			_, err = snappy.Decode(page, packed)
+		}
+	case Zstd:
+		var z *zstd.Decoder
+		if z, err = d.zstd(); err == nil {
+			var out []byte
+			out, err = z.DecodeAll(packed, page[:0])
+			n = len(out)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%v: %w", c, err)
+	}
+	if n != d.pageSize {
+		return nil, fmt.Errorf("%v: %w", c, errPageSize)
+	}
+	return page, nil
+}
+
+// inflate unpacks a zlib stream and checks its checksum.
+func (d *decoder) inflate(page, packed []byte) (int, error) {
+	src := bytes.NewReader(packed)
+	z, ok := d.zlib.Get().(io.ReadCloser)
+	var err error
+	if ok {
+		err = z.(zlib.Resetter).Reset(src, nil)
+	} else {
+		z, err = zlib.NewReader(src)
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer d.zlib.Put(z)
+	n, err := io.ReadFull(z, page)
+	if err != nil {
+		return n, err
+	}
+	var more [1]byte
+	switch m, err := z.Read(more[:]); {
+	case m > 0:
+		return n, errPageSize
+	case err != io.EOF:
+		return n, err
+	}
+	return n, nil
+}
