@@ -54,11 +54,9 @@ type Dump struct {
 
 // Panic is the event that brought the kernel down.
 type Panic struct {
-	// Kind is one of "null-deref", "page-fault", "gpf", "bug", "warn", "panic",
-	// "sysrq", "div0", "invalid-op", "double-fault", "stack-guard",
-	// "stack-corrupt", "hung-task", "soft-lockup", "hard-lockup", "rcu-stall",
-	// "kasan", "ubsan", "list-corrupt", "oops" (of no kind known here), and ""
-	// (the kernel did not crash, or nothing in the dump says why).
+	// Kind is one of the kinds of package oops, such as "null-deref",
+	// "page-fault", "gpf", "bug", "panic", "sysrq", "div0", "stack-guard" and
+	// "hung-task", or "" (nothing in the dump says why the kernel went down).
 	Kind string `json:"kind"`
 
 	Title   string `json:"title"`   // the kernel's own first line about it
