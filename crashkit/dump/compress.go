@@ -136,3 +136,61 @@ func (d *decoder) inflate(page, packed []byte) (int, error) {
 	}
 	return n, nil
 }
+
+// encoder packs pages. It is not safe for concurrent use.
+type encoder struct {
+	c    Compression
+	page int
+	zlib *zlib.Writer
+	zstd *zstd.Encoder
+	buf  bytes.Buffer // zlib's output
+	b    []byte       // the others' output
+}
+
+// newEncoder returns an encoder for pages of the given size. Dumps are written
+// once and read a few times, mostly sparsely: the fastest level is right.
+func newEncoder(c Compression, pageSize int) (*encoder, error) {
+	e := &encoder{c: c, page: pageSize}
+	var err error
+	switch c {
+	case Plain, Snappy:
+	case Zlib:
+		e.zlib, err = zlib.NewWriterLevel(&e.buf, zlib.BestSpeed)
+	case Zstd:
+		e.zstd, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+			zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true), zstd.WithWindowSize(max(pageSize, zstd.MinWindowSize)))
+	default:
+		err = fmt.Errorf("pages cannot be compressed with %v", c)
+	}
+	return e, err
+}
+
+// encode appends the packed page to b and returns its descriptor's flags: those
+// of a plain page if packing does not make it smaller.
+func (e *encoder) encode(b, page []byte) ([]byte, uint32, error) {
+	var packed []byte
+	switch e.c {
+	case Zlib:
+		e.buf.Reset()
+		e.zlib.Reset(&e.buf)
+		if _, err := e.zlib.Write(page); err != nil {
+			return b, 0, err
+		}
+		if err := e.zlib.Close(); err != nil {
+			return b, 0, err
+		}
+		packed = e.buf.Bytes()
+	case Snappy:
+		if e.b == nil {
+			e.b = make([]byte, snappy.MaxEncodedLen(e.page))
+		}
+		packed = snappy.Encode(e.b, page)
+	case Zstd:
+		e.b = e.zstd.EncodeAll(page, e.b[:0])
+		packed = e.b
+	}
+	if e.c == Plain || len(packed) >= len(page) {
+		return append(b, page...), 0, nil
+	}
+	return append(b, packed...), uint32(e.c), nil
+}

@@ -45,6 +45,20 @@ func ParseNotes(b []byte) ([]Note, error) {
 	return notes, nil
 }
 
+// noteDescOffset returns where in its encoding a note's descriptor begins.
+func noteDescOffset(n Note) int { return 12 + (len(n.Name)+1+3)&^3 }
+
+// AppendNote appends the encoding of a note, as ParseNotes reads it, to b.
+func AppendNote(b []byte, n Note) []byte {
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(n.Name)+1))
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(n.Desc)))
+	b = binary.LittleEndian.AppendUint32(b, n.Type)
+	b = append(append(b, n.Name...), 0)
+	b = append(b, make([]byte, -(len(n.Name)+1)&3)...)
+	b = append(b, n.Desc...)
+	return append(b, make([]byte, -len(n.Desc)&3)...)
+}
+
 // cstring returns the bytes up to the first NUL.
 func cstring(b []byte) string {
 	for i, c := range b {
