@@ -20,7 +20,7 @@ type Machine struct {
 
 	Kernel  string // bzImage; empty means that the firmware finds something to boot by itself
 	Initrd  string
-	Cmdline string // the kernel's command line; DefaultCmdline is a good start
+	Cmdline string // the kernel's command line
 
 	Disks []Disk // vda, vdb, … in this order
 
