@@ -198,6 +198,17 @@ func (s *Set) str(off uint32) []byte {
 	return nil
 }
 
+// spellings are names of base types as people write them, with the compiler's.
+var spellings = map[string]string{
+	"short":              "short int",
+	"unsigned short":     "short unsigned int",
+	"unsigned":           "unsigned int",
+	"long":               "long int",
+	"unsigned long":      "long unsigned int",
+	"long long":          "long long int",
+	"unsigned long long": "long long unsigned int",
+}
+
 // Lookup returns the type called name: "struct task_struct", "union x",
 // "enum y", or the name of a typedef or base type. A name without a keyword
 // means a typedef or base type if there is one, else a struct, union or enum.
@@ -208,6 +219,9 @@ func (s *Set) Lookup(name string) (Type, error) {
 	case ok && (keyword == "struct" || keyword == "union" || keyword == "enum"):
 	default:
 		keyword, tag = "", name
+		if s, ok := spellings[name]; ok {
+			tag = s
+		}
 	}
 	var tagged Type
 	for set := s; set != nil; set = set.base {
