@@ -1,0 +1,64 @@
+package wire
+
+import (
+	"debug/elf"
+	"fmt"
+	"io"
+
+	"crashlab/crashkit/addr"
+)
+
+// Size returns the size of the guest's /proc/vmcore in bytes.
+func (c *Capture) Size() int64 {
+	size := uint64(len(c.head))
+	for _, s := range c.core.segments {
+		if s.kind == elf.PT_LOAD {
+			size = max(size, s.off+s.size)
+		}
+	}
+	return int64(size)
+}
+
+// ReadAt reads the guest's /proc/vmcore as it was, zero pages included: the
+// capture is an io.ReaderAt of an ELF file that exists nowhere.
+func (c *Capture) ReadAt(b []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("read vmcore at %d: negative offset", off)
+	}
+	n := 0
+	for n < len(b) {
+		from := c.at(uint64(off) + uint64(n))
+		if from == nil {
+			return n, io.EOF
+		}
+		n += copy(b[n:], from)
+	}
+	return n, nil
+}
+
+var zeroPage [PageSize]byte
+
+// at returns what stands at an offset of the ELF file, to the end of a page at
+// most; nil past the end.
+func (c *Capture) at(off uint64) []byte {
+	if off < uint64(len(c.head)) {
+		return c.head[off:]
+	}
+	for _, s := range c.core.segments {
+		if s.kind != elf.PT_LOAD || off < s.off || off-s.off >= s.size {
+			continue
+		}
+		in := uint64(s.phys) + off - s.off
+		page, state := c.Page(addr.PFN(in / PageSize))
+		if state == Zero {
+			page = zeroPage[:]
+		}
+		// Not past the segment: the next one may start in the same page.
+		rest := page[in%PageSize:]
+		return rest[:min(uint64(len(rest)), s.size-(off-s.off))]
+	}
+	if off < uint64(c.Size()) {
+		return zeroPage[:1] // between two segments
+	}
+	return nil
+}
