@@ -1,0 +1,219 @@
+package kernels
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"crashlab/internal/execx"
+	"crashlab/lab/blame"
+	"crashlab/lab/store"
+)
+
+// debian provides the kernels of Debian's package archive. It uses the host's
+// apt, as whoever runs us: nothing is installed, and no root is needed. apt
+// checks signatures and hashes.
+type debian struct {
+	store    *store.Store
+	log      *slog.Logger
+	progress Progress
+	run      func(context.Context, execx.Cmd) ([]byte, error)
+	etc      string // apt's configuration
+	lists    string // apt's package lists
+}
+
+func (d *debian) forms() []Form {
+	return []Form{
+		{"debian", "the cloud kernel of the suite that this machine runs"},
+		{"debian:6.1", "the newest 6.1 that apt knows"},
+		{"debian:6.1.0-56", "exactly this one"},
+		{"debian:6.1-rt-amd64", "another flavour than " + flavour + ": amd64, rt-amd64"},
+		{"debian@trixie:6.12", "from another suite than this machine's"},
+	}
+}
+
+func (d *debian) resolve(ctx context.Context, spec, want string, fresh bool) (*Plan, error) {
+	a, err := d.apt(ctx, spec, fresh)
+	if err != nil {
+		return nil, err
+	}
+	state, err := a.fingerprint()
+	if err != nil {
+		return nil, err
+	}
+	// Asking apt takes half a second, even if its lists have not changed.
+	key := store.Key{Kind: "plan", Name: spec, Inputs: []string{spec, state, unpackVersion}}
+	dir, _, err := d.store.Get(ctx, key, func(ctx context.Context, dir string) error {
+		p, err := a.plan(ctx, want)
+		if err != nil {
+			return err
+		}
+		p.Spec = spec
+		text, err := json.MarshalIndent(p, "", "\t")
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(dir, "plan.json"), text, 0o644)
+	})
+	if err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "plan.json"))
+	if err != nil {
+		return nil, err
+	}
+	p := new(Plan)
+	return p, json.Unmarshal(text, p)
+}
+
+// plan asks apt what there is, and chooses.
+func (a *apt) plan(ctx context.Context, want string) (*Plan, error) {
+	out, err := a.cache(ctx, "pkgnames", "linux-")
+	if err != nil {
+		return nil, err
+	}
+	names := wanted(strings.Fields(string(out)))
+	if len(names) == 0 {
+		return nil, blame.New(blame.Infrastructure, "kernel "+a.spec, errors.New("apt on this machine knows no Debian kernels")).
+			WithHint("name a suite of Debian: debian@trixie")
+	}
+	if out, err = a.cache(ctx, append([]string{"show"}, names...)...); err != nil {
+		return nil, err
+	}
+	all, err := parseStanzas(string(out))
+	if err != nil {
+		return nil, err
+	}
+	av := newAvailable(all)
+	if p, ok := av.choose(want); ok {
+		return p, nil
+	}
+	e := blame.New(blame.Usage, fmt.Sprintf("kernel %q", a.spec), errors.New("no such Debian kernel"))
+	for _, abi := range nearest(av.abis, want) {
+		e.Look = append(e.Look, strings.SplitN(a.spec, ":", 2)[0]+":"+abi)
+	}
+	return nil, e.WithHint("apt knows those above, nearest first; another suite has others: debian@sid:%s", want)
+}
+
+func (d *debian) unpack(ctx context.Context, p *Plan, dir string) error {
+	a, err := d.apt(ctx, p.Spec, false)
+	if err != nil {
+		return err
+	}
+	debs := filepath.Join(dir, "debs")
+	if err := os.Mkdir(debs, 0o755); err != nil {
+		return err
+	}
+	if err := a.download(ctx, p, debs); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+
+	doing := "unpack " + p.Release
+	var done atomic.Int64
+	read := func(n int) { d.progress(doing, done.Add(int64(n)), p.Size()) }
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for _, q := range p.Packages {
+		wg.Go(func() {
+			if err := unpackPackage(ctx, q, debs, root, read); err != nil {
+				cancel(blame.New(blame.Infrastructure, "unpack "+q.Name, err)) // the first one counts
+			}
+		})
+	}
+	wg.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if err := relocateHeaders(root); err != nil {
+		return err
+	}
+	return os.RemoveAll(debs)
+}
+
+// unpackPackage unpacks the .deb of q in the directory debs after having
+// compared its hash with the one that apt has from the signed lists.
+func unpackPackage(ctx context.Context, q Package, debs string, root *os.Root, read func(int)) error {
+	found, err := filepath.Glob(filepath.Join(debs, q.Name+"_*.deb"))
+	if err != nil || len(found) != 1 {
+		return fmt.Errorf("apt downloaded %d files of that name (%w)", len(found), err)
+	}
+	f, err := os.Open(found[0])
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return err
+	}
+	if got := fmt.Sprintf("%x", h.Sum(nil)); got != q.SHA256 {
+		return fmt.Errorf("%s has the SHA-256 %s, and not %s as apt's lists say", found[0], got, q.SHA256)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return unpackDeb(ctx, &counted{f, read}, root, keep)
+}
+
+// foreignArch matches headers of other architectures, a third of all headers.
+var foreignArch = regexp.MustCompile(`^usr/src/[^/]+/arch/([^/]+)/`)
+
+// keep says which files of the packages are worth unpacking.
+func keep(name string) bool {
+	if m := foreignArch.FindStringSubmatch(name); m != nil {
+		return m[1] == "x86"
+	}
+	return !strings.HasPrefix(name, "usr/share/")
+}
+
+// relocateHeaders makes the headers usable wherever root lies: their
+// Makefile includes the common one by its absolute path below /usr/src.
+func relocateHeaders(root *os.Root) error {
+	names, err := fs.Glob(root.FS(), "usr/src/linux-headers-*/Makefile")
+	if err != nil {
+		return err
+	}
+	const here = "usr_src := $(abspath $(dir $(lastword $(MAKEFILE_LIST)))..)\n"
+	for _, name := range names {
+		text, err := root.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		// The common Makefile is the kernel's own and has no such path.
+		if moved := bytes.ReplaceAll(text, []byte("/usr/src/"), []byte("$(usr_src)/")); !bytes.Equal(moved, text) {
+			if err := root.WriteFile(name, append([]byte(here), moved...), 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+type counted struct {
+	r    io.Reader
+	read func(int)
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.read(n)
+	return n, err
+}
