@@ -46,7 +46,7 @@ import (
 
 // Expectation is one expression that should be true. File, Line and Col say where
 // Expr begins and are used in messages only; Line and Col count from 1, and
-// 0 means that they are not known.
+// 0 means that they are not known. Further lines of Expr begin at Col too.
 type Expectation struct {
 	Name string `json:"name"`
 	Expr string `json:"expr"`

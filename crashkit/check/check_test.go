@@ -183,7 +183,7 @@ func TestCompileErrors(t *testing.T) {
 	}
 	for _, tt := range []struct{ expr, want string }{
 		{`panic.knd == "a"`, `s.yaml:10:11: expectation "x": panic has no field "knd": did you mean "kind"?`},
-		{"panic.kind == \"a\" and\n  panic.addres == 0", `s.yaml:11:9: expectation "x": panic has no field "addres": did you mean "address"?`},
+		{"panic.kind == \"a\" and\n  panic.addres == 0", `s.yaml:11:13: expectation "x": panic has no field "addres": did you mean "address"?`},
 		{`panick.kind == "a"`, `s.yaml:10:5: expectation "x": there is no "panick": did you mean "panic"?`},
 		{`len(modules) == 0 or [m.nmae for m in modules] == []`, `s.yaml:10:29: expectation "x": m has no field "nmae": did you mean "name"?`},
 		{`modules[0].bse == 0`, `s.yaml:10:16: expectation "x": modules[0] has no field "bse": did you mean "base"?`},

@@ -105,9 +105,9 @@ func comment(line string) int {
 
 // errorAt returns an Error about the place at p.
 func (x Expectation) errorAt(p syntax.Position, format string, args ...any) *Error {
-	line, col := int(p.Line), int(p.Col)
+	line, col := int(p.Line), int(p.Col)+max(x.Col, 1)-1
 	if line == 1 {
-		col += max(x.Col, 1) - 2
+		col-- // the parenthesis
 	}
 	return &Error{Expectation: x, Line: max(x.Line, 1) + line - 1, Col: max(col, 1), Msg: fmt.Sprintf(format, args...)}
 }

@@ -81,11 +81,18 @@ type Panic struct {
 	Task Task `json:"task"` // the task that ran there
 
 	// Frames is the stack of that task as unwound from the dump, innermost
-	// first.
+	// first, from the frame at IP on: the exception frame, or for a deliberate
+	// panic the function that called panic.
 	Frames []Frame `json:"frames"`
 
+	// CrashPath are the frames above Frames: how the kernel went on from there
+	// to its end, innermost first (crash_kexec, …, asm_exc_page_fault).
+	CrashPath []Frame `json:"crash_path"`
+
 	// KernelTrace is the call trace that the crashed kernel printed itself,
-	// innermost first, with its unreliable ("?") lines.
+	// innermost first, with its unreliable ("?") lines. The function at IP is
+	// not in the trace of an exception; for a deliberate panic the trace begins
+	// above it, with panic.
 	KernelTrace []TraceLine `json:"kernel_trace"`
 
 	// Registers at the exception. Names are lower case: rip, rsp, rax, …,
