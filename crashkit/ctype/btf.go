@@ -265,22 +265,58 @@ func (s *Set) Struct(name string) (*Struct, error) {
 	return nil, fmt.Errorf("struct %s: %w", name, ErrNotFound)
 }
 
+// Names returns the names that Lookup knows, without keywords, in no order and
+// with repetitions.
+func (s *Set) Names() []string {
+	var names []string
+	for set := s; set != nil; set = set.base {
+		for _, off := range set.offs {
+			if t := set.raw(int(off)); t.indexed() {
+				names = append(names, string(set.str(t.name)))
+			}
+		}
+	}
+	return names
+}
+
 // Enumerator returns the value of an enumerator, searching all enums.
 func (s *Set) Enumerator(name string) (uint64, bool) {
 	for set := s; set != nil; set = set.base {
 		for i, off := range set.offs {
-			t := set.raw(int(off))
-			if t.kind != kindEnum && t.kind != kindEnum64 {
-				continue
-			}
-			for _, v := range set.byID(set.firstID+uint32(i), 0).(*Enum).Values {
-				if v.Name == name {
-					return v.Value, true
-				}
+			// Only the enum that has it is decoded: a kernel has thousands.
+			if v := set.raw(int(off)).enumerator(set, name); v >= 0 {
+				return set.byID(set.firstID+uint32(i), 0).(*Enum).Values[v].Value, true
 			}
 		}
 	}
 	return 0, false
+}
+
+// enumerator returns the index of the enumerator of that name, or -1.
+func (t rawType) enumerator(s *Set, name string) int {
+	size := 0
+	switch t.kind {
+	case kindEnum:
+		size = 8
+	case kindEnum64:
+		size = 12
+	default:
+		return -1
+	}
+	for i := range t.vlen {
+		if s.strIs(binary.LittleEndian.Uint32(t.data[size*i:]), name) {
+			return i
+		}
+	}
+	return -1
+}
+
+// strIs reports whether the string at an offset is text.
+func (s *Set) strIs(off uint32, text string) bool {
+	for ; s.base != nil && off < s.strBase; s = s.base {
+	}
+	end := uint64(off-s.strBase) + uint64(len(text))
+	return end < uint64(len(s.strs)) && s.strs[end] == 0 && string(s.strs[off-s.strBase:end]) == text
 }
 
 // PointerTo returns the type of pointers to t.

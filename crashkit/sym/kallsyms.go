@@ -144,7 +144,7 @@ func readNames(m Memory, at addr.Virt, n int, tokens [256]string) ([]Symbol, err
 		for len(buf) < need {
 			// Never past the piece's boundary (a page), so that a table that ends just
 			// before a hole in memory can be read to its end.
-			next := make([]byte, piece-int(at)%piece)
+			next := make([]byte, piece-at%piece)
 			if err := m.Read(at, next); err != nil {
 				return err
 			}

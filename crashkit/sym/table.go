@@ -75,7 +75,7 @@ func (t *Table) hash(name string) int {
 // All returns the symbols by ascending address. The caller must not modify them.
 func (t *Table) All() []Symbol { return t.syms }
 
-// Lookup returns the first symbol, in the order they were added, of that name.
+// Lookup returns the symbol of that name; of several, the one at the lowest address.
 func (t *Table) Lookup(name string) (Symbol, bool) {
 	for h := t.hash(name); t.slots[h] != 0; h = (h + 1) & (len(t.slots) - 1) {
 		if s := t.syms[t.slots[h]-1]; s.Name == name {

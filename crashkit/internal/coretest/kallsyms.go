@@ -1,0 +1,82 @@
+package coretest
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"crashlab/crashkit/addr"
+	"crashlab/crashkit/sym"
+)
+
+// An Encoding is a way in which kallsyms_offsets holds addresses.
+type Encoding int
+
+// The encodings, see package sym.
+const (
+	AbsolutePerCPU Encoding = iota // per-cpu symbols are below 1<<31
+	BaseRelative
+	PlaceRelative
+)
+
+// Kallsyms are the tables of scripts/kallsyms.c.
+type Kallsyms struct {
+	Names, TokenTable, TokenIndex, Offsets []byte
+	NumSyms                                uint32
+}
+
+// EncodeKallsyms makes the tables for symbols, which it sorts by address. Base
+// is what kallsyms_relative_base will hold, table is where Offsets will stand.
+// Of the compression it uses one token, "sys_", the rest are single letters.
+func EncodeKallsyms(syms []sym.Symbol, e Encoding, base, table addr.Virt) Kallsyms {
+	slices.SortStableFunc(syms, func(a, b sym.Symbol) int {
+		switch {
+		case a.Addr < b.Addr:
+			return -1
+		case a.Addr > b.Addr:
+			return 1
+		}
+		return 0
+	})
+	le := binary.LittleEndian
+	k := Kallsyms{NumSyms: uint32(len(syms))}
+	const sys = 1 // the byte that stands for sys_
+	for c := range 256 {
+		k.TokenIndex = le.AppendUint16(k.TokenIndex, uint16(len(k.TokenTable)))
+		switch {
+		case c == sys:
+			k.TokenTable = append(k.TokenTable, "sys_"...)
+		case c >= ' ' && c < 127:
+			k.TokenTable = append(k.TokenTable, byte(c))
+		}
+		k.TokenTable = append(k.TokenTable, 0)
+	}
+	for i, s := range syms {
+		var name []byte
+		for text := string(s.Type) + s.Name; text != ""; {
+			if len(text) >= 4 && text[:4] == "sys_" {
+				name, text = append(name, sys), text[4:]
+				continue
+			}
+			name, text = append(name, text[0]), text[1:]
+		}
+		if n := len(name); n < 128 {
+			k.Names = append(k.Names, byte(n))
+		} else {
+			k.Names = append(k.Names, byte(n)|0x80, byte(n>>7))
+		}
+		k.Names = append(k.Names, name...)
+		var off int32
+		switch e {
+		case AbsolutePerCPU:
+			if off = int32(s.Addr); s.Addr >= 1<<31 {
+				off = int32(int64(base - 1 - s.Addr))
+			}
+		case BaseRelative:
+			off = int32(uint32(s.Addr - base))
+		case PlaceRelative:
+			off = int32(int64(s.Addr - table - addr.Virt(4*i)))
+		}
+		k.Offsets = le.AppendUint32(k.Offsets, uint32(off))
+	}
+	return k
+}
