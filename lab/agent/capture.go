@@ -20,6 +20,9 @@ const window = 64 << 20
 
 // capture saves the crashed kernel's memory.
 func (a *agent) capture(job *wire.CaptureJob) error {
+	if err := a.loadModules(); err != nil {
+		return err
+	}
 	var mem memory
 	a.line.phase(wire.PhaseDisk)
 	d, err := openDisk(a, job.Disk)

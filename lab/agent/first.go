@@ -14,14 +14,18 @@ import (
 
 // first prepares the crash and causes it.
 func (a *agent) first(job *wire.FirstJob) error {
+	if err := a.loadModules(); err != nil {
+		return err
+	}
 	a.line.phase(wire.PhaseWorkload)
 	for _, w := range job.Workload {
 		if err := startWorker(w); err != nil {
 			return err
 		}
 	}
-	// Loading the capture kernel is one long system call, recording many short
-	// ones: they go side by side.
+	// Loading the capture kernel is one long system call, most of it spent on
+	// checksums: recording goes on beside it. Not so loading modules and
+	// starting processes, which may have to wait for the CPU it keeps busy.
 	armed := make(chan error, 1)
 	go func() {
 		defer a.recover()
@@ -31,17 +35,23 @@ func (a *agent) first(job *wire.FirstJob) error {
 		return err
 	}
 	if err := <-armed; err != nil {
-		return err
+		return &armError{err}
 	}
 	return a.trigger(job.Trigger)
 }
+
+// armError is a failure of arm, which runs beside other phases.
+type armError struct{ err error }
+
+func (e *armError) Error() string { return "arm: " + e.err.Error() }
+func (e *armError) Unwrap() error { return e.err }
 
 // arm loads the capture kernel and verifies that a crash will start it.
 func (a *agent) arm(k *wire.Kexec) error {
 	if k == nil {
 		return nil
 	}
-	a.line.phase(wire.PhaseArm)
+	a.line.send(wire.Event{Kind: wire.EventPhase, Name: wire.PhaseArm})
 	size, err := readUint("/sys/kernel/kexec_crash_size")
 	if err != nil {
 		return err

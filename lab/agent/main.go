@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 
@@ -22,6 +23,7 @@ import (
 
 func main() {
 	debug.SetGCPercent(-1) // it lives for seconds; collecting costs more than it frees
+	runtime.LockOSThread() // the main thread, whose name is the process's, does nothing else
 	a := &agent{stage: wire.StageFirst}
 	defer a.end()
 	defer a.recover()
@@ -56,12 +58,6 @@ func (a *agent) run() error {
 	if a.job, err = wire.ParseJob(text); err != nil {
 		return err
 	}
-	a.line.phase(wire.PhaseModules)
-	for _, m := range a.job.Modules {
-		if err := loadModule(m); err != nil {
-			return err
-		}
-	}
 	switch {
 	case a.stage == wire.StageCapture && a.job.Capture != nil:
 		return a.capture(a.job.Capture)
@@ -71,6 +67,17 @@ func (a *agent) run() error {
 	return fmt.Errorf("the job is for another stage than %q", a.stage)
 }
 
+// loadModules loads the job's modules in their order.
+func (a *agent) loadModules() error {
+	a.line.phase(wire.PhaseModules)
+	for _, m := range a.job.Modules {
+		if err := loadModule(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // fail reports err, on the console and to the host.
 func (a *agent) fail(err error) {
 	kmsg(3, err.Error())
@@ -78,6 +85,9 @@ func (a *agent) fail(err error) {
 		return
 	}
 	e := wire.Event{Kind: wire.EventError, Name: a.line.current(), Text: err.Error()}
+	if f, ok := errors.AsType[*armError](err); ok {
+		e.Name, e.Text = wire.PhaseArm, f.err.Error()
+	}
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		e.Errno = int(errno)

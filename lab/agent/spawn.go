@@ -4,7 +4,10 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"runtime"
+	"strings"
+	"time"
 	"unsafe"
 
 	"crashlab/lab/wire"
@@ -12,10 +15,11 @@ import (
 )
 
 // child is what a spawned process does: it takes a name, makes one system call
-// and exits with its error number. Without a system call it spins.
+// and exits with its error number.
 type child struct {
 	name [16]byte
-	nr   uintptr // 0 means none
+	spin bool // instead
+	nr   uintptr
 	arg  [3]uintptr
 }
 
@@ -45,7 +49,7 @@ func spawn(c *child) (pid int, err error) {
 	}
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), 0, 8, 0, 0)
 	unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_NAME, uintptr(unsafe.Pointer(&c.name)), 0)
-	for c.nr == 0 {
+	for c.spin {
 	}
 	_, _, errno = unix.RawSyscall(c.nr, c.arg[0], c.arg[1], c.arg[2])
 	for {
@@ -71,7 +75,7 @@ func startWorker(w wire.Worker) error {
 	case wire.Zombie:
 		c = newChild(w.Name, unix.SYS_EXIT_GROUP, 0)
 	case wire.Spin:
-		c = newChild(w.Name, 0)
+		c.spin = true
 	case wire.Thread:
 		go func() {
 			runtime.LockOSThread()
@@ -86,10 +90,36 @@ func startWorker(w wire.Worker) error {
 	if err != nil {
 		return err
 	}
-	if w.Kind == wire.Stopped {
-		if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
-			return fmt.Errorf("stop %s: %w", w.Name, err)
+	// What is recorded next must not catch a worker on its way.
+	switch w.Kind {
+	case wire.Zombie:
+		return awaitState(pid, w.Name, 'Z')
+	case wire.Spin:
+		return awaitState(pid, w.Name, 'R')
+	}
+	if err := awaitState(pid, w.Name, 'S'); err != nil || w.Kind != wire.Stopped {
+		return err
+	}
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		return fmt.Errorf("stop %s: %w", w.Name, err)
+	}
+	return awaitState(pid, w.Name, 'T')
+}
+
+// awaitState waits until the process has its name and is in the state.
+func awaitState(pid int, name string, state byte) error {
+	path := fmt.Sprintf("/proc/%d/stat", pid)
+	want := fmt.Sprintf("%d (%s) %c ", pid, name, state)
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		stat, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("wait for %s: %w", name, err)
+		}
+		if strings.HasPrefix(string(stat), want) {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("wait for %s to reach state %c: it is %.40q", name, state, stat)
 		}
 	}
-	return nil
 }
