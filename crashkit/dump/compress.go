@@ -29,7 +29,7 @@ const (
 func (c Compression) String() string {
 	switch c {
 	case Plain:
-		return ""
+		return "none"
 	case Zlib:
 		return "zlib"
 	case LZO:
@@ -48,6 +48,10 @@ func compressionOf(flags uint32) Compression {
 	return Compression(flags & (flagZlib | flagLZO | flagSnappy | flagZstd))
 }
 
+// maxZstdWindow bounds the window that a frame may ask for, in bytes: what
+// libzstd's ordinary levels use for input of unknown length.
+const maxZstdWindow = 8 << 20
+
 // decoder unpacks stored pages. It is safe for concurrent use.
 type decoder struct {
 	pageSize int
@@ -60,7 +64,7 @@ func newDecoder(pageSize int) *decoder {
 		pageSize: pageSize,
 		zstd: sync.OnceValues(func() (*zstd.Decoder, error) {
 			return zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderLowmem(true),
-				zstd.WithDecoderMaxMemory(uint64(pageSize)), zstd.WithDecodeAllCapLimit(true))
+				zstd.WithDecoderMaxMemory(maxZstdWindow), zstd.WithDecodeAllCapLimit(true))
 		}),
 	}
 }

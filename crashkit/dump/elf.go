@@ -98,6 +98,9 @@ func openELF(src source) (*Image, error) {
 			}
 		}
 	}
+	if isProcessCore(img.segments) {
+		return nil, fmt.Errorf("%w: the core of a process: its memory has no physical addresses", ErrFormat)
+	}
 	m.extents = elfExtents(img.segments, src.size())
 	if v, err := img.findVMCoreInfo(); err == nil {
 		if n, ok := v.Uint("PAGESIZE", 10); ok && validPageSize(n) {
@@ -107,6 +110,17 @@ func openELF(src source) (*Image, error) {
 	m.pageSize = uint64(img.info.PageSize)
 	img.mem = m
 	return img, nil
+}
+
+// isProcessCore reports whether the segments are those that the kernel writes
+// for a crashed process: all have p_paddr 0.
+func isProcessCore(segments []Segment) bool {
+	for _, s := range segments {
+		if s.Phys != 0 || s.Virt == 0 {
+			return false
+		}
+	}
+	return len(segments) > 1
 }
 
 // validPageSize reports whether n is a page size Linux has on 64-bit machines.

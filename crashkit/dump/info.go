@@ -6,7 +6,7 @@ import "time"
 type Info struct {
 	Format        string    // "ELF vmcore" or "kdump compressed"
 	Flattened     bool      // wrapped in makedumpfile's flattened stream
-	Compression   string    // "zlib", "lzo", "snappy", "zstd"; "" if pages are stored plain
+	Compression   string    // "none", "zlib", "lzo", "snappy", "zstd"; "" for ELF
 	HeaderVersion int       // of the kdump-compressed header; 0 for ELF
 	Machine       string    // as uname -m says it, such as "x86_64"; "" if unknown
 	UTS           UTS       // empty for ELF, which has no such fields

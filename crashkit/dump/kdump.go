@@ -38,6 +38,7 @@ const (
 	kdBitmapBlocks = 436
 	kdMaxMapnr     = 440
 	kdNCPUs        = 460
+	kdBlockSize32  = 416 // the block size as 32-bit machines write the header
 	utsFieldLen    = 65
 
 	// Offsets in the sub header, and the header version since which each is there.
@@ -84,6 +85,9 @@ func openKdump(src source) (*Image, error) {
 	}
 	block := uint64(le.Uint32(h[kdBlockSize:]))
 	if !validPageSize(block) {
+		if validPageSize(uint64(le.Uint32(h[kdBlockSize32:]))) {
+			return nil, fmt.Errorf("%w: a kdump-compressed file of a 32-bit machine", ErrFormat)
+		}
 		return nil, fmt.Errorf("%w: kdump header with blocks of %d bytes, which no 64-bit machine has as a page", ErrFormat, block)
 	}
 	subBlocks := uint64(le.Uint32(h[kdSubSize:]))
@@ -145,6 +149,7 @@ func openKdump(src source) (*Image, error) {
 			k.firstPFN, k.lastPFN = le.Uint64(sub[ksStartPFN64:]), le.Uint64(sub[ksEndPFN64:])
 		}
 		k.lastPFN = min(k.lastPFN, maxPFN)
+		k.firstPFN = min(k.firstPFN, k.lastPFN)
 		img.problem("one part of a split dump: it stores only the page frames from %#x up to %#x", k.firstPFN, k.lastPFN)
 	}
 	if err := k.readBitmaps(int64((1+subBlocks)*block), bitmapBlocks*block); err != nil {
@@ -244,7 +249,7 @@ func (k *kdumpMemory) readBitmaps(off int64, size uint64) error {
 	if n := k.memory.runs(); n > kdumpMaxRanges {
 		return fmt.Errorf("%w: the kdump bitmap describes %d separate ranges of memory, more than any machine has", ErrFormat, n)
 	}
-	k.before = k.stored.rank(min(k.firstPFN, k.nPFN))
+	k.before = k.stored.rank(k.firstPFN)
 	return nil
 }
 
@@ -360,7 +365,7 @@ func (i *Image) checkTail(k *kdumpMemory) {
 		i.problem("the file ends within the page bitmaps: no page can be read")
 		return
 	}
-	n := k.stored.rank(min(k.lastPFN, k.nPFN)) - k.before
+	n := k.stored.rank(k.lastPFN) - k.before
 	var cut, empty int
 	for j := n - min(n, tailDescs); j < n; j++ {
 		switch d, st, _ := k.descAt(j); {
