@@ -71,11 +71,19 @@ func (p *Pager) Translate(v addr.Virt) (Mapping, error) {
 			}
 		}
 		e := binary.LittleEndian.Uint64(b[:])
-		if e&(ptePresent|ptProtNone) == 0 {
+		leaf := level == 1 || level <= 3 && e&pteHuge != 0
+		switch {
+		case e&ptePresent != 0:
+		case leaf && e&ptProtNone != 0:
+			// Kept with its address inverted since Linux commit 6b28baca9b1f
+			// ("x86/speculation/l1tf: Protect PROT_NONE PTEs against
+			// speculation") (in v4.19).
+			e = ^e
+		default:
 			return Mapping{}, &addr.Fault{Virt: v, HasVirt: true, Reason: addr.NotMapped}
 		}
 		phys := e & ptePhys &^ p.CMask
-		if level == 1 || (level <= 3 && e&pteHuge != 0) {
+		if leaf {
 			size := uint64(1) << shift
 			return Mapping{addr.Phys(phys&^(size-1) | uint64(v)&(size-1)), size}, nil
 		}

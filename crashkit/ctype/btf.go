@@ -198,7 +198,7 @@ func (s *Set) str(off uint32) []byte {
 	return nil
 }
 
-// spellings are names of base types as people write them, with the compiler's.
+// spellings are names of base types as people and clang write them, with gcc's.
 var spellings = map[string]string{
 	"short":              "short int",
 	"unsigned short":     "short unsigned int",
@@ -215,14 +215,20 @@ var spellings = map[string]string{
 // Where several differ it returns the first. The error wraps ErrNotFound.
 func (s *Set) Lookup(name string) (Type, error) {
 	keyword, tag, ok := strings.Cut(name, " ")
-	switch {
-	case ok && (keyword == "struct" || keyword == "union" || keyword == "enum"):
-	default:
+	if !ok || keyword != "struct" && keyword != "union" && keyword != "enum" {
 		keyword, tag = "", name
-		if s, ok := spellings[name]; ok {
-			tag = s
-		}
 	}
+	t := s.lookup(keyword, tag)
+	if t == nil && spellings[name] != "" {
+		t = s.lookup("", spellings[name])
+	}
+	if t == nil {
+		return nil, fmt.Errorf("type %s: %w", name, ErrNotFound)
+	}
+	return t, nil
+}
+
+func (s *Set) lookup(keyword, tag string) Type {
 	var tagged Type
 	for set := s; set != nil; set = set.base {
 		for h := set.hash([]byte(tag)); set.slots[h] != 0; h = (h + 1) & (len(set.slots) - 1) {
@@ -241,17 +247,14 @@ func (s *Set) Lookup(name string) (Type, error) {
 				kind = "enum"
 			}
 			if kind == keyword {
-				return set.byID(set.firstID+i, 0), nil
+				return set.byID(set.firstID+i, 0)
 			}
 			if keyword == "" && tagged == nil {
 				tagged = set.byID(set.firstID+i, 0)
 			}
 		}
 	}
-	if tagged != nil {
-		return tagged, nil
-	}
-	return nil, fmt.Errorf("type %s: %w", name, ErrNotFound)
+	return tagged
 }
 
 // Struct returns the struct or union called name (without keyword). The error

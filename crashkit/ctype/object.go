@@ -196,6 +196,14 @@ func (o Object) Cast(t Type) Object {
 	return o
 }
 
+// At returns the object of type t that lies off bytes into o.
+func (o Object) At(t Type, off uint64) Object {
+	return Object{mem: o.mem, typ: t, addr: o.addr + addr.Virt(off), path: o.path, err: o.err}
+}
+
+// Bits returns the width of a bit field in bits, and 0 for any other object.
+func (o Object) Bits() uint64 { return o.bits }
+
 // ContainerOf returns the object of type t whose member, by path, o is.
 func (o Object) ContainerOf(t Type, path string) Object {
 	if o.err != nil {

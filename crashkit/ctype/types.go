@@ -5,6 +5,7 @@ package ctype
 import (
 	"fmt"
 	"strings"
+	"sync"
 )
 
 // Type is one of *Void, *Int, *Float, *Pointer, *Array, *Struct, *Enum,
@@ -78,6 +79,15 @@ type Struct struct {
 	Union   bool
 	Bytes   uint64
 	Members []Member
+
+	once  sync.Once
+	index map[string]found // members by name, those of anonymous members included
+}
+
+// found is a member and its offset in bits from the start of the outer struct.
+type found struct {
+	m   Member
+	off uint64
 }
 
 // Member is a member of a Struct.
@@ -267,10 +277,19 @@ func keyword(union bool) string {
 // Declare writes a C declaration of name with type t, such as
 // "int (*fn)(void *)". Structs and enums are named, not spelled out; an
 // anonymous one is "struct {...}".
-func Declare(t Type, name string) string { return declare(t, name, 0) }
+func Declare(t Type, name string) string {
+	d := declarer{left: maxDeclared}
+	return d.declare(t, name)
+}
 
-func declare(t Type, name string, depth int) string {
-	if depth > maxDepth {
+// maxDeclared bounds the types in a declaration, which damaged type data could
+// make endless.
+const maxDeclared = 256
+
+type declarer struct{ left int }
+
+func (d *declarer) declare(t Type, name string) string {
+	if d.left--; d.left < 0 {
 		return "..."
 	}
 	spaced := func(base string) string {
@@ -303,9 +322,9 @@ func declare(t Type, name string, depth int) string {
 	case *Qualified:
 		inner := t.Type()
 		if _, ok := inner.(*Pointer); ok && t.Qualifier != "" {
-			return declare(inner, strings.TrimRight(t.Qualifier+" "+name, " "), depth+1)
+			return d.declare(inner, strings.TrimRight(t.Qualifier+" "+name, " "))
 		}
-		s := declare(inner, name, depth+1)
+		s := d.declare(inner, name)
 		if t.Qualifier == "" {
 			return s
 		}
@@ -314,19 +333,19 @@ func declare(t Type, name string, depth int) string {
 		target := t.Target()
 		switch target.(type) {
 		case *Func, *Array:
-			return declare(target, "(*"+name+")", depth+1)
+			return d.declare(target, "(*"+name+")")
 		}
-		return declare(target, "*"+name, depth+1)
+		return d.declare(target, "*"+name)
 	case *Array:
 		n := ""
 		if t.Len > 0 {
 			n = fmt.Sprint(t.Len)
 		}
-		return declare(t.Elem(), name+"["+n+"]", depth+1)
+		return d.declare(t.Elem(), name+"["+n+"]")
 	case *Func:
 		var ps []string
 		for _, p := range t.Params {
-			ps = append(ps, declare(p.Type(), p.Name, depth+1))
+			ps = append(ps, d.declare(p.Type(), p.Name))
 		}
 		if t.Variadic {
 			ps = append(ps, "...")
@@ -334,33 +353,42 @@ func declare(t Type, name string, depth int) string {
 		if len(ps) == 0 {
 			ps = []string{"void"}
 		}
-		return declare(t.Result(), name+"("+strings.Join(ps, ", ")+")", depth+1)
+		return d.declare(t.Result(), name+"("+strings.Join(ps, ", ")+")")
 	}
 	return spaced("void")
 }
 
 // Find returns the member of that name and its offset in bits from the start of
 // t, looking into anonymous structs and unions as C does.
-func (t *Struct) Find(name string) (Member, uint64, bool) { return t.find(name, 0) }
+func (t *Struct) Find(name string) (Member, uint64, bool) {
+	t.once.Do(func() {
+		t.index = make(map[string]found, len(t.Members))
+		left := maxAnonymous
+		t.collect(t.index, 0, &left)
+	})
+	f, ok := t.index[name]
+	return f.m, f.off, ok
+}
 
-func (t *Struct) find(name string, depth int) (Member, uint64, bool) {
-	if depth > maxDepth {
-		return Member{}, 0, false
-	}
+// maxAnonymous bounds the anonymous members within one struct, which damaged
+// type data could make endless.
+const maxAnonymous = 512
+
+func (t *Struct) collect(index map[string]found, base uint64, left *int) {
 	for _, m := range t.Members {
-		if m.Name == name {
-			return m, m.Offset, true
+		if _, ok := index[m.Name]; !ok && m.Name != "" {
+			index[m.Name] = found{m, base + m.Offset}
 		}
 	}
 	for _, m := range t.Members {
 		if m.Name != "" {
 			continue
 		}
+		if *left--; *left < 0 {
+			return
+		}
 		if s, ok := Resolve(m.Type()).(*Struct); ok {
-			if f, off, ok := s.find(name, depth+1); ok {
-				return f, m.Offset + off, true
-			}
+			s.collect(index, base+m.Offset, left)
 		}
 	}
-	return Member{}, 0, false
 }
