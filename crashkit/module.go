@@ -29,6 +29,8 @@ type ModuleMemory struct {
 	Init bool   // freed once the module's init function has returned
 	Base addr.Virt
 	Size uint64
+
+	code uint64 // of Size, how much is code, at its start; 0 for all or none
 }
 
 // Contains reports whether v lies in the range.
@@ -116,15 +118,27 @@ func moduleMemory(types *ctype.Set, o ctype.Object) ([]ModuleMemory, error) {
 		}
 		n, err := size.Uint()
 		if err == nil && b != 0 && n != 0 {
-			mem = append(mem, ModuleMemory{kind, init, b, n})
+			mem = append(mem, ModuleMemory{Kind: kind, Init: init, Base: b, Size: n})
 		}
 		return err
 	}
 	if !o.Has("mem") {
-		// Until v6.3: two ranges.
-		return mem, errors.Join(
-			add("core", false, o.Member("core_layout.base"), o.Member("core_layout.size")),
-			add("init", true, o.Member("init_layout.base"), o.Member("init_layout.size")))
+		// Until v6.3: two ranges, each with its code at the start.
+		for _, kind := range []string{"core", "init"} {
+			layout := o.Member(kind + "_layout")
+			had := len(mem)
+			if err := add(kind, kind == "init", layout.Member("base"), layout.Member("size")); err != nil {
+				return mem, err
+			}
+			if len(mem) > had {
+				code, err := layout.Member("text_size").Uint()
+				if err != nil {
+					return mem, err
+				}
+				mem[had].code = code
+			}
+		}
+		return mem, nil
 	}
 	// Since Linux commit ac3b43283923 ("module: replace module_layout with
 	// module_memory") (in v6.4): one range for each kind of use.
@@ -224,7 +238,14 @@ func (p *Program) moduleSyms(m *Module) (*sym.Table, error) {
 		}
 		end := next
 		for _, mem := range m.Memory {
-			if e := mem.Base + addr.Virt(mem.Size); mem.Contains(s.Addr) && (end == 0 || end > e) {
+			if !mem.Contains(s.Addr) {
+				continue
+			}
+			e := mem.Base + addr.Virt(mem.Size)
+			if code := mem.Base + addr.Virt(mem.code); s.Addr < code {
+				e = code
+			}
+			if end == 0 || end > e {
 				end = e
 			}
 		}

@@ -253,8 +253,8 @@ func (p *Program) Symbol(name string) (sym.Symbol, bool) {
 // FindSymbol returns the symbol of the kernel or of a module that covers v, and
 // v's offset in it.
 func (p *Program) FindSymbol(v addr.Virt) (s sym.Symbol, off uint64, ok bool) {
-	if v < 1<<63 {
-		// Below the kernel's half kallsyms has only offsets of per-cpu symbols.
+	if v < arch.KernelTextBase {
+		// Below the kernel's image kallsyms has only offsets of per-cpu symbols.
 		return sym.Symbol{}, 0, false
 	}
 	if m := p.ModuleAt(v); m != nil {
