@@ -1,0 +1,270 @@
+// Crashkit analyzes crash dumps of Linux kernels from the dump alone: symbols,
+// types and unwind tables are those that the crashed kernel carried.
+//
+//	crashkit [-c COMMAND]… [-i FILE] [--json] [--version] VMCORE [VMLINUX]
+//
+// Without -c and -i it reads commands from a prompt, or from standard input if
+// that is no terminal. "crashkit -c help VMCORE" lists the commands.
+//
+// Exit status: 0 all is well, 1 a command failed or could answer only in part,
+// 2 wrong usage, 3 the dump cannot be opened or VMLINUX is not its kernel.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+
+	"crashlab/crashkit"
+	"crashlab/crashkit/command"
+)
+
+// The exit statuses.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+	exitOpen   = 3
+)
+
+func main() {
+	if os.Getenv("GOGC") == "" {
+		// The symbols and types are read once and stay. Collecting while they
+		// grow costs a third of the time to open a dump.
+		debug.SetGCPercent(400)
+	}
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// options are the command line.
+type options struct {
+	sources []source // in the order given
+	json    bool
+	version bool
+	paths   []string
+}
+
+// source is where commands come from: a -c or a -i.
+type source struct {
+	line string // of a -c
+	file string // of a -i; "" for a -c
+}
+
+const usage = "usage: crashkit [-c COMMAND]… [-i FILE] [--json] [--version] VMCORE [VMLINUX]"
+
+func parseArgs(args []string) (*options, error) {
+	o := &options{}
+	fs := flag.NewFlagSet("crashkit", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.Func("c", "run this command", func(s string) error {
+		o.sources = append(o.sources, source{line: s})
+		return nil
+	})
+	fs.Func("i", "run the commands in this file", func(s string) error {
+		if s == "" {
+			return errors.New("no name")
+		}
+		o.sources = append(o.sources, source{file: s})
+		return nil
+	})
+	fs.BoolVar(&o.json, "json", false, "answer in JSON, one object per command")
+	fs.BoolVar(&o.version, "version", false, "print the version")
+	for { // flags may stand behind the paths
+		if err := fs.Parse(args); err != nil {
+			return nil, err
+		}
+		if fs.NArg() == 0 {
+			break
+		}
+		o.paths = append(o.paths, fs.Arg(0))
+		args = fs.Args()[1:]
+	}
+	switch {
+	case o.version:
+	case len(o.paths) == 0:
+		return nil, errors.New("no VMCORE given")
+	case len(o.paths) > 2:
+		return nil, fmt.Errorf("unexpected argument %q", o.paths[2])
+	}
+	return o, nil
+}
+
+// run is main without the process: it returns the exit status.
+func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
+	o, err := parseArgs(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprintln(stdout, usage)
+		return exitOK
+	case err != nil:
+		fmt.Fprintf(stderr, "crashkit: %v\n%s\n", err, usage)
+		return exitUsage
+	case o.version:
+		fmt.Fprintln(stdout, version())
+		return exitOK
+	}
+	p, err := crashkit.Open(o.paths[0])
+	if err != nil {
+		fmt.Fprintf(stderr, "crashkit: %v\n", err)
+		return exitOpen
+	}
+	defer p.Close()
+	if len(o.paths) == 2 {
+		if err := checkVMLinux(p, o.paths[1]); err != nil {
+			fmt.Fprintf(stderr, "crashkit: %v\n", err)
+			return exitOpen
+		}
+	}
+	s := &session{
+		env:    command.NewEnv(p, o.paths[0]),
+		out:    command.NewText(stdout),
+		stdout: stdout,
+		stderr: stderr,
+		json:   o.json,
+	}
+	for _, err := range p.Limits {
+		s.warn(err)
+	}
+	for _, problem := range p.Image.Info().Problems {
+		s.warn(errors.New("the dump: " + problem))
+	}
+	switch {
+	case len(o.sources) > 0:
+		return s.runSources(o.sources, stdin)
+	case isTerminal(stdin):
+		return s.repl()
+	}
+	return s.runReader(stdin)
+}
+
+// session runs commands and shows their answers.
+type session struct {
+	env    *command.Env
+	out    *command.Text
+	stdout io.Writer
+	stderr io.Writer
+	json   bool
+	status int
+}
+
+func (s *session) warn(err error) {
+	for _, p := range command.Problems(err) {
+		fmt.Fprintf(s.stderr, "crashkit: %s\n", p)
+	}
+}
+
+// runSources runs the commands of -c and -i and returns the exit status.
+func (s *session) runSources(sources []source, stdin io.Reader) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	for _, src := range sources {
+		more := true
+		switch src.file {
+		case "":
+			more = s.line(ctx, src.line)
+		case "-":
+			more = s.lines(ctx, stdin)
+		default:
+			f, err := os.Open(src.file)
+			if err != nil {
+				s.warn(err)
+				return exitUsage
+			}
+			more = s.lines(ctx, f)
+			f.Close() //nolint:errcheck // only read
+		}
+		if !more {
+			break
+		}
+	}
+	return s.status
+}
+
+// runReader runs the commands that r has, one in each line.
+func (s *session) runReader(r io.Reader) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	s.lines(ctx, r)
+	return s.status
+}
+
+// lines runs the commands that r has and reports whether the session goes on.
+func (s *session) lines(ctx context.Context, r io.Reader) bool {
+	sc := bufio.NewScanner(r)
+	for sc.Scan() {
+		if !s.line(ctx, sc.Text()) {
+			return false
+		}
+	}
+	if err := sc.Err(); err != nil {
+		s.warn(fmt.Errorf("read commands: %w", err))
+		s.status = exitFailed
+	}
+	return true
+}
+
+// line runs one command line, which may be blank or a comment. It reports
+// whether the session goes on.
+func (s *session) line(ctx context.Context, line string) bool {
+	line = strings.TrimSpace(line)
+	if line == "" || strings.HasPrefix(line, "#") {
+		return true
+	}
+	if ctx.Err() != nil {
+		s.status = exitFailed
+		return false
+	}
+	a := command.Run(ctx, s.env, line)
+	if errors.Is(a.Err, command.ErrQuit) {
+		return false
+	}
+	if err := s.show(a); err != nil {
+		s.warn(fmt.Errorf("write the answer: %w", err))
+		s.status = exitFailed
+		return false
+	}
+	if a.Err != nil {
+		s.status = exitFailed
+		for _, p := range command.Problems(a.Err) {
+			fmt.Fprintf(s.stderr, "crashkit: %s: %s\n", a.Command, p)
+		}
+	}
+	return true
+}
+
+// show writes an answer.
+func (s *session) show(a *command.Answer) error {
+	if s.json {
+		enc := json.NewEncoder(s.stdout)
+		enc.SetEscapeHTML(false)
+		return enc.Encode(a)
+	}
+	if a.Result != nil {
+		a.Result.WriteText(s.out)
+	}
+	return s.out.Flush()
+}
+
+// version names the program and what it was built from.
+func version() string {
+	v := "crashkit"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return v
+	}
+	v += " " + info.Main.Version
+	for _, set := range info.Settings {
+		if set.Key == "vcs.revision" {
+			v += " " + set.Value[:min(12, len(set.Value))]
+		}
+	}
+	return v + " " + info.GoVersion
+}

@@ -1,0 +1,17 @@
+package command
+
+// Table returns all commands, by name.
+func Table() []*Command {
+	return []*Command{
+		disCommand(),
+		helpCommand(),
+		logCommand(),
+		modCommand(),
+		psCommand(),
+		quitCommand(),
+		rdCommand(),
+		structCommand(),
+		symCommand(),
+		sysCommand(),
+	}
+}

@@ -1,0 +1,28 @@
+package command
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+)
+
+// Text writes a result as text. The first error sticks and comes out of Flush.
+type Text struct {
+	w *bufio.Writer
+}
+
+// NewText returns a Text that writes to w.
+func NewText(w io.Writer) *Text { return &Text{bufio.NewWriterSize(w, 64<<10)} }
+
+// Printf writes formatted text.
+func (t *Text) Printf(format string, args ...any) {
+	fmt.Fprintf(t.w, format, args...) //nolint:errcheck // the writer keeps it for Flush
+}
+
+// String writes s.
+func (t *Text) String(s string) {
+	t.w.WriteString(s) //nolint:errcheck // the writer keeps it for Flush
+}
+
+// Flush writes what is buffered and returns the first error of all writing.
+func (t *Text) Flush() error { return t.w.Flush() }
