@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	"crashlab/crashkit/addr"
@@ -31,6 +30,7 @@ type Capture struct {
 	core   *core
 	runs   []placed
 	totals Totals
+	zero   [PageSize]byte
 }
 
 // placed is a run and its data.
@@ -223,32 +223,4 @@ func (c *Capture) Page(pfn addr.PFN) ([]byte, State) {
 		return nil, Zero
 	}
 	return r.data[(pfn-r.pfn)*PageSize:][:PageSize:PageSize], Data
-}
-
-// WriteELF writes the guest's /proc/vmcore as it was, byte for byte.
-func (c *Capture) WriteELF(w io.Writer) error {
-	if _, err := w.Write(c.head); err != nil {
-		return fmt.Errorf("write ELF vmcore: %w", err)
-	}
-	at := uint64(len(c.head))
-	zero := make([]byte, PageSize)
-	for _, s := range c.core.segments {
-		if s.kind != elf.PT_LOAD {
-			continue
-		}
-		if s.off&^(PageSize-1) != at {
-			return fmt.Errorf("write ELF vmcore: the memory at %v is at offset %#x, want %#x", s.phys, s.off, at)
-		}
-		for pfn := s.first(); pfn < s.end(); pfn++ {
-			page, state := c.Page(pfn)
-			if state == Zero {
-				page = zero
-			}
-			if _, err := w.Write(page); err != nil {
-				return fmt.Errorf("write ELF vmcore: %w", err)
-			}
-		}
-		at += uint64(s.end()-s.first()) * PageSize
-	}
-	return nil
 }

@@ -13,7 +13,7 @@ func (c *Capture) Size() int64 {
 	size := uint64(len(c.head))
 	for _, s := range c.core.segments {
 		if s.kind == elf.PT_LOAD {
-			size = max(size, s.off+s.size)
+			size = max(size, s.start()+s.length())
 		}
 	}
 	return int64(size)
@@ -36,29 +36,25 @@ func (c *Capture) ReadAt(b []byte, off int64) (int, error) {
 	return n, nil
 }
 
-var zeroPage [PageSize]byte
-
-// at returns what stands at an offset of the ELF file, to the end of a page at
+// at returns what stands at an offset of /proc/vmcore, to the end of a page at
 // most; nil past the end.
 func (c *Capture) at(off uint64) []byte {
 	if off < uint64(len(c.head)) {
 		return c.head[off:]
 	}
 	for _, s := range c.core.segments {
-		if s.kind != elf.PT_LOAD || off < s.off || off-s.off >= s.size {
+		if s.kind != elf.PT_LOAD || off < s.start() || off-s.start() >= s.length() {
 			continue
 		}
-		in := uint64(s.phys) + off - s.off
-		page, state := c.Page(addr.PFN(in / PageSize))
-		if state == Zero {
-			page = zeroPage[:]
+		in := off - s.start()
+		page, state := c.Page(s.first() + addr.PFN(in/PageSize))
+		if state != Data {
+			page = c.zero[:]
 		}
-		// Not past the segment: the next one may start in the same page.
-		rest := page[in%PageSize:]
-		return rest[:min(uint64(len(rest)), s.size-(off-s.off))]
+		return page[in%PageSize:]
 	}
 	if off < uint64(c.Size()) {
-		return zeroPage[:1] // between two segments
+		return c.zero[:1] // between two segments
 	}
 	return nil
 }

@@ -35,6 +35,10 @@ type segment struct {
 func (s segment) first() addr.PFN { return addr.PFN(s.phys / PageSize) }
 func (s segment) end() addr.PFN   { return addr.PFN((uint64(s.phys) + s.size + PageSize - 1) / PageSize) }
 
+// start and length bound those pages in /proc/vmcore.
+func (s segment) start() uint64  { return s.off &^ (PageSize - 1) }
+func (s segment) length() uint64 { return uint64(s.end()-s.first()) * PageSize }
+
 // core is the shape of a /proc/vmcore.
 type core struct {
 	segments []segment
@@ -108,7 +112,7 @@ func parseCore(b []byte) (*core, error) {
 			if s.off%PageSize != uint64(s.phys)%PageSize {
 				return nil, fmt.Errorf("parse vmcore header: program header %d: offset %#x for address %v", i, s.off, s.phys)
 			}
-			c.headLen = min(c.headLen, int(s.off&^(PageSize-1)))
+			c.headLen = min(c.headLen, int(s.start()))
 		}
 		c.segments = append(c.segments, s)
 	}
@@ -144,7 +148,7 @@ func (c *core) spans() []Span {
 		if first >= s.end() {
 			continue
 		}
-		off := s.off&^(PageSize-1) + uint64(first-s.first())*PageSize
+		off := s.start() + uint64(first-s.first())*PageSize
 		out = append(out, Span{PFN: first, Pages: uint64(s.end() - first), Off: off})
 		next = s.end()
 	}
