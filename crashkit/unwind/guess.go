@@ -1,0 +1,105 @@
+package unwind
+
+import (
+	"errors"
+	"fmt"
+
+	"crashlab/crashkit/addr"
+)
+
+// framePointer returns the caller of s in a kernel built with frame pointers
+// (CONFIG_UNWINDER_FRAME_POINTER, arch/x86/kernel/unwind_frame.c): RBP points at
+// the caller's RBP, above which is the return address. Entry code sets the
+// lowest bit of RBP where it points at a struct pt_regs instead
+// (ENCODE_FRAME_POINTER).
+func (w *walker) framePointer(s state) (state, error) {
+	next := s
+	next.how, next.signal = FP, false
+	switch {
+	case !s.bpKnown:
+		return s, errors.New("RBP is not known")
+	case s.bp == 0:
+		return s, errEnd
+	case s.bp&1 != 0:
+		if err := w.loadRegs(&next, s.bp-1, 0); err != nil {
+			return s, err
+		}
+		next.signal, next.partial, next.bp = true, false, addr.Virt(next.regs.RBP)
+		return next, nil
+	}
+	next.regs, next.partial, next.prev = nil, false, nil
+	next.at, next.sp = s.bp+8, s.bp+16
+	var err error
+	if next.ip, err = w.word(next.at); err != nil {
+		return s, err
+	}
+	if next.bp, err = w.word(s.bp); err != nil {
+		return s, err
+	}
+	next.ip = w.m.original(w.task, next.ip, next.at)
+	if !w.m.isText(next.ip) {
+		return s, fmt.Errorf("the word at %v is no return address: %v", next.at, next.ip)
+	}
+	return next, nil
+}
+
+// scan emits what looks like a return address on the rest of the stack that s is
+// on. Calls that have returned leave such words behind, so these frames are not
+// reliable; they are the last resort.
+func (w *walker) scan(s state, emit func(state)) {
+	stack := w.stack
+	if !stack.Contains(s.sp, 8) {
+		stack = w.own
+		if !stack.Contains(s.sp, 8) {
+			var ok bool
+			if stack, ok = w.m.stackAt(s.sp); !ok {
+				return
+			}
+		}
+	}
+	for v := (s.sp + 7) &^ 7; stack.Contains(v, 8); v += 8 {
+		ip, err := w.word(v)
+		if err != nil {
+			return
+		}
+		if w.m.isReturn(ip) {
+			emit(state{ip: ip, at: v, sp: v + 8, how: Scan, guessed: true})
+		}
+	}
+}
+
+// followsCall reports whether the bytes before, which end at an address, end
+// with a call instruction: e8 with a displacement, or ff /2 with any operand.
+func followsCall(before []byte) bool {
+	n := len(before)
+	if n >= 5 && before[n-5] == 0xe8 {
+		return true
+	}
+	for _, size := range []int{2, 3, 4, 6, 7} {
+		if n < size || before[n-size] != 0xff {
+			continue
+		}
+		modrm := before[n-size+1]
+		if modrm>>3&7 == 2 && operandSize(modrm) == size-1 {
+			return true
+		}
+	}
+	return false
+}
+
+// operandSize returns the length in bytes of an operand with that ModRM byte,
+// which is included.
+func operandSize(modrm byte) int {
+	mod, rm := modrm>>6, modrm&7
+	n := 1
+	if mod != 3 && rm == 4 {
+		n++ // SIB
+	}
+	switch {
+	case mod == 1:
+		n++
+	case mod == 2 || mod == 0 && rm == 5:
+		n += 4
+	}
+	return n
+}
