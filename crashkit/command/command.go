@@ -15,6 +15,7 @@ import (
 
 	"crashlab/crashkit"
 	"crashlab/crashkit/kernel"
+	"crashlab/crashkit/unwind"
 )
 
 // Command is one entry of the table.
@@ -45,6 +46,7 @@ type Env struct {
 
 	taskList []kernel.Task // read once
 	taskErr  error
+	unwind   *unwind.Unwinder
 }
 
 // NewEnv returns the environment for commands on the dump that p was opened from.

@@ -3,6 +3,7 @@ package command
 // Table returns all commands, by name.
 func Table() []*Command {
 	return []*Command{
+		btCommand(),
 		disCommand(),
 		helpCommand(),
 		logCommand(),

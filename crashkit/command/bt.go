@@ -1,0 +1,245 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"crashlab/crashkit/addr"
+	"crashlab/crashkit/arch"
+	"crashlab/crashkit/kernel"
+	"crashlab/crashkit/unwind"
+)
+
+func btCommand() *Command {
+	return &Command{
+		Name:     "bt",
+		Summary:  "show the call stack of a task",
+		Operands: "[PID|TASK]…",
+		Max:      -1,
+		Flags: []Flag{
+			{"a", "", "of each CPU's current task"},
+			{"c", "CPUS", "of the current task of these CPUs, such as 0,2-3"},
+			{"s", "", "the offset in each function"},
+			{"x", "", "offsets in hex"},
+			{"how", "", "how each frame was found"},
+		},
+		Help: "Without operand shows the stack of the task that crashed, or of the first CPU's. The frames are found by the unwind " +
+			"tables that the kernel and its modules carry, so that none is left over from an earlier call. A frame that had to be found " +
+			"otherwise, and may be, is marked unreliable. After a frame's line come the registers that an exception saved there, and at the end those of user mode.",
+		Examples: []string{"bt", "bt -s --how 1", "bt -a"},
+		run:      bt,
+	}
+}
+
+// traces are stacks of tasks.
+type traces struct {
+	Traces []trace `json:"traces"`
+
+	style traceStyle
+}
+
+type traceStyle struct{ offsets, hex, how bool }
+
+type trace struct {
+	Task kernel.Task `json:"task"`
+	unwind.Trace
+	Error string `json:"error,omitempty"` // why the end of the stack was not reached
+}
+
+func bt(ctx context.Context, env *Env, args *Args) (Result, error) {
+	chosen, err := btTasks(env, args)
+	if err != nil && len(chosen) == 0 {
+		return nil, err
+	}
+	errs := []error{err}
+	u, err := env.unwinder()
+	errs = append(errs, err)
+	r := &traces{style: traceStyle{args.Has("s") || args.Has("x"), args.Has("x"), args.Has("how")}}
+	for _, task := range chosen {
+		if err := ctx.Err(); err != nil {
+			return r, errors.Join(append(errs, err)...)
+		}
+		t := trace{Task: task, Trace: unwind.Trace{Frames: []unwind.Frame{}}}
+		if u != nil {
+			if t.Trace, err = u.Task(task.Addr); err != nil {
+				t.Error = err.Error()
+				errs = append(errs, fmt.Errorf("PID %d: %w", task.PID, err))
+			}
+		}
+		r.Traces = append(r.Traces, t)
+	}
+	return r, errors.Join(errs...)
+}
+
+// btTasks returns the tasks that bt is to show.
+func btTasks(env *Env, args *Args) ([]kernel.Task, error) {
+	cpus, some := args.Value("c")
+	if some || args.Has("a") {
+		if len(args.Operands) > 0 {
+			return nil, args.usage("-a and -c take no operand")
+		}
+		running, err := kernel.CurrentTasks(env.Program)
+		if !some {
+			return running, err
+		}
+		wanted, perr := parseCPUs(cpus)
+		if perr != nil {
+			return nil, args.usage("-c: %v", perr)
+		}
+		var chosen []kernel.Task
+		errs := []error{err}
+		for _, cpu := range wanted {
+			i := slices.IndexFunc(running, func(t kernel.Task) bool { return t.CPU == cpu })
+			if i < 0 {
+				errs = append(errs, fmt.Errorf("CPU %d was not online", cpu))
+				continue
+			}
+			chosen = append(chosen, running[i])
+		}
+		return chosen, errors.Join(errs...)
+	}
+	if len(args.Operands) == 0 {
+		t, err := env.current()
+		if err != nil {
+			return nil, err
+		}
+		return []kernel.Task{t}, nil
+	}
+	var chosen []kernel.Task
+	all, err := env.tasks()
+	errs := []error{err}
+	for _, o := range args.Operands {
+		found := findTasks(all, o)
+		if len(found) == 0 {
+			// A task that no list has may still be there.
+			if v, perr := strconv.ParseUint(strings.TrimPrefix(o, "0x"), 16, 64); perr == nil && addr.Virt(v) >= 1<<63 {
+				t, terr := kernel.TaskAt(env.Program, addr.Virt(v))
+				if terr == nil && len(t.Problems) == 0 {
+					found = []kernel.Task{t}
+				}
+			}
+		}
+		if len(found) == 0 {
+			errs = append(errs, fmt.Errorf("no task has the PID, the address or the name %s", o))
+		}
+		chosen = append(chosen, found...)
+	}
+	return chosen, errors.Join(errs...)
+}
+
+// maxCPU bounds the CPU numbers in an operand.
+const maxCPU = 64 << 10
+
+// parseCPUs parses a list of CPUs such as "0,2-3".
+func parseCPUs(s string) ([]int, error) {
+	var cpus []int
+	for part := range strings.SplitSeq(s, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		a, err1 := strconv.ParseUint(first, 10, 31)
+		b, err2 := strconv.ParseUint(last, 10, 31)
+		if err1 != nil || err2 != nil || a > b || b >= maxCPU {
+			return nil, fmt.Errorf("%q is no list of CPUs", s)
+		}
+		for n := a; n <= b; n++ {
+			cpus = append(cpus, int(n))
+		}
+	}
+	return cpus, nil
+}
+
+// unwinder returns the unwinder of the dump's stacks, made once.
+func (e *Env) unwinder() (*unwind.Unwinder, error) {
+	if e.unwind != nil {
+		return e.unwind, nil
+	}
+	cpus, err := kernel.CPUs(e.Program)
+	var running []unwind.Running
+	for _, c := range cpus {
+		if c.Regs != nil {
+			running = append(running, unwind.Running{Task: c.Task, CPU: c.CPU, Regs: *c.Regs, Panic: c.Panic})
+		}
+	}
+	u, uerr := unwind.New(e.Program, running...)
+	if uerr != nil {
+		return nil, errors.Join(err, uerr)
+	}
+	e.unwind = u
+	return u, err
+}
+
+// WriteText implements Result.
+func (r *traces) WriteText(t *Text) {
+	for i, tr := range r.Traces {
+		if i > 0 {
+			t.String("\n")
+		}
+		t.String(taskLine(tr.Task) + "\n")
+		for _, f := range tr.Frames {
+			t.frame(f, r.style)
+		}
+		if tr.User != nil {
+			t.registers(tr.User, false)
+		}
+	}
+}
+
+func (t *Text) frame(f unwind.Frame, style traceStyle) {
+	note := ""
+	switch {
+	case style.how:
+		note = "  (" + string(f.How) + ")"
+	case !f.Reliable:
+		note = "  (unreliable: " + string(f.How) + ")"
+	}
+	if f.Regs != nil {
+		t.Printf("    [exception RIP: %s]%s\n", location(f, true, style.hex), note)
+		t.registers(f.Regs, f.Partial)
+		return
+	}
+	at := f.At
+	if at == 0 {
+		at = f.SP
+	}
+	module := ""
+	if f.Module != "" {
+		module = " [" + safe(f.Module) + "]"
+	}
+	t.Printf("%3s [%x] %s at %x%s%s\n", "#"+strconv.Itoa(f.Index), uint64(at), location(f, style.offsets, style.hex), uint64(f.IP), module, note)
+}
+
+// location names where a frame is.
+func location(f unwind.Frame, offset, hex bool) string {
+	switch {
+	case f.Symbol == "":
+		return "(unknown)"
+	case !offset:
+		return safe(f.Symbol)
+	case hex:
+		return fmt.Sprintf("%s+%#x", safe(f.Symbol), f.Offset)
+	}
+	return fmt.Sprintf("%s+%d", safe(f.Symbol), f.Offset)
+}
+
+// registers writes saved registers the way crash does; partial ones have only
+// those that the processor itself saves.
+func (t *Text) registers(r *arch.Regs, partial bool) {
+	t.Printf("    RIP: %016x  RSP: %016x  RFLAGS: %08x\n", r.RIP, r.RSP, r.EFlags)
+	if !partial {
+		t.Printf("    RAX: %016x  RBX: %016x  RCX: %016x\n", r.RAX, r.RBX, r.RCX)
+		t.Printf("    RDX: %016x  RSI: %016x  RDI: %016x\n", r.RDX, r.RSI, r.RDI)
+		t.Printf("    RBP: %016x   R8: %016x   R9: %016x\n", r.RBP, r.R8, r.R9)
+		t.Printf("    R10: %016x  R11: %016x  R12: %016x\n", r.R10, r.R11, r.R12)
+		t.Printf("    R13: %016x  R14: %016x  R15: %016x\n", r.R13, r.R14, r.R15)
+		t.Printf("    ORIG_RAX: %016x  ", r.OrigAX)
+	} else {
+		t.String("    ")
+	}
+	t.Printf("CS: %04x  SS: %04x\n", r.CS, r.SS)
+}
