@@ -46,7 +46,8 @@ type Run struct {
 	Console []string `json:"console,omitempty"`
 
 	Artifacts []Artifact `json:"artifacts"`
-	Replay    string     `json:"replay"` // the command line that repeats this run
+	Replay    string     `json:"replay"`  // the command line that repeats this run
+	Inspect   string     `json:"inspect"` // the command line that opens the dump; "" if there is none
 }
 
 // Kernel is the kernel that was crashed.
