@@ -97,7 +97,7 @@ func needs(o Options) []need {
 	}
 	if o.Tests {
 		ns = append(ns,
-			need{name: "gcc", programs: []string{"gcc"}, why: "links the race detector", packages: all("gcc")},
+			need{name: "cgo", programs: []string{"gcc"}, why: "links the race detector", packages: all("gcc")},
 			need{name: "libc headers", files: []string{"/usr/include/stdlib.h"}, why: "the race detector needs cgo",
 				packages: map[string]string{"apt-get": "libc6-dev", "dnf": "glibc-devel", "zypper": "glibc-devel", "pacman": "glibc"}})
 	}

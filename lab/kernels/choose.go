@@ -3,6 +3,7 @@ package kernels
 import (
 	"bufio"
 	"cmp"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -80,7 +81,6 @@ func wanted(names []string) []string {
 // available is what there is to choose from.
 type available struct {
 	byName map[string][]stanza // newest version first
-	abis   []string            // of the default flavour, newest first
 }
 
 func newAvailable(all []stanza) *available {
@@ -88,21 +88,37 @@ func newAvailable(all []stanza) *available {
 	for _, s := range all {
 		av.byName[s.Package] = append(av.byName[s.Package], s)
 	}
-	for name, vs := range av.byName {
+	for _, vs := range av.byName {
 		slices.SortStableFunc(vs, func(a, b stanza) int { return compareVersions(b.Version, a.Version) })
-		if m := imageName.FindStringSubmatch(name); m != nil && m[2] == flavour && !slices.Contains(av.abis, m[1]) {
-			av.abis = append(av.abis, m[1])
+	}
+	return av
+}
+
+// abis lists the ABIs of one flavour, whose images are there, newest first.
+func (av *available) abis(fl string) []string {
+	var all []string
+	for name := range av.byName {
+		if m := imageName.FindStringSubmatch(name); m != nil && m[2] == fl {
+			all = append(all, m[1])
 		}
 	}
-	slices.SortFunc(av.abis, func(a, b string) int { return compareVersions(b, a) })
-	return av
+	slices.SortFunc(all, func(a, b string) int { return compareVersions(b, a) })
+	return slices.Compact(all) // an image may be there signed and unsigned
+}
+
+// complete lists the ABIs of the default flavour that can be planned, newest first.
+func (av *available) complete() []string {
+	return slices.DeleteFunc(av.abis(flavour), func(abi string) bool {
+		_, err := av.plan(abi, flavour)
+		return err != nil
+	})
 }
 
 // choose decides which kernel want names: "" is the one that the suite's
 // meta-package depends on; else an ABI ("6.1.0-56"), the beginning of one
 // ("6.1"), of which the newest is taken, or either with a flavour
-// ("6.1-rt-amd64"). It returns false if there is none.
-func (av *available) choose(want string) (*Plan, bool) {
+// ("6.1-rt-amd64"). Kernels without headers are passed over.
+func (av *available) choose(want string) (*Plan, error) {
 	fl := flavour
 	for _, f := range []string{"cloud-amd64", "rt-amd64", "amd64"} {
 		if w, ok := strings.CutSuffix(want, "-"+f); ok {
@@ -110,30 +126,29 @@ func (av *available) choose(want string) (*Plan, bool) {
 			break
 		}
 	}
+	err := errors.New("no such Debian kernel")
 	if want == "" {
 		for _, meta := range av.byName["linux-image-"+fl] {
 			for _, d := range dependencies(meta.Depends) {
 				if m := imageName.FindStringSubmatch(d[0].name); m != nil {
-					if p, ok := av.plan(m[1], fl); ok {
-						return p, true
+					if p, err := av.plan(m[1], m[2]); err == nil {
+						return p, nil
 					}
 				}
 			}
 		}
 	}
-	var abis []string
-	for name := range av.byName {
-		if m := imageName.FindStringSubmatch(name); m != nil && m[2] == fl && beginsWith(m[1], want) {
-			abis = append(abis, m[1])
+	for _, abi := range av.abis(fl) {
+		if !beginsWith(abi, want) {
+			continue
 		}
-	}
-	slices.SortFunc(abis, func(a, b string) int { return compareVersions(b, a) })
-	for _, abi := range slices.Compact(abis) {
-		if p, ok := av.plan(abi, fl); ok {
-			return p, true
+		p, perr := av.plan(abi, fl)
+		if perr == nil {
+			return p, nil
 		}
+		err = perr
 	}
-	return nil, false
+	return nil, err
 }
 
 // beginsWith reports whether want is abi or its first components.
@@ -143,8 +158,8 @@ func beginsWith(abi, want string) bool {
 }
 
 // plan collects the packages of one kernel: image, headers, and the parts that
-// these depend on. It returns false if one of them is not to be had.
-func (av *available) plan(abi, fl string) (*Plan, bool) {
+// these depend on.
+func (av *available) plan(abi, fl string) (*Plan, error) {
 	release := abi + "-" + fl
 	image := "linux-image-" + release
 	if len(av.byName[image]) == 0 {
@@ -165,7 +180,7 @@ func (av *available) plan(abi, fl string) (*Plan, bool) {
 		taken[d.name] = true
 		s, ok := av.find(d)
 		if !ok {
-			return nil, false
+			return nil, fmt.Errorf("there is no package %s for %s", d.name, release)
 		}
 		p.Packages = append(p.Packages, Package{Name: s.Package, Version: s.Version, Size: s.Size, SHA256: s.SHA256})
 		for _, alternatives := range dependencies(s.Depends) {
@@ -184,7 +199,7 @@ func (av *available) plan(abi, fl string) (*Plan, bool) {
 		}
 	}
 	slices.SortFunc(p.Packages, func(a, b Package) int { return cmp.Compare(a.Name, b.Name) })
-	return p, true
+	return p, nil
 }
 
 // gccName finds the compiler in linux-compiler-gcc-12-x86, gcc-12 and

@@ -20,7 +20,9 @@ import (
 )
 
 // maxUnpacked bounds what one package may unpack to, in bytes.
-const maxUnpacked = 8 << 30
+const maxUnpacked = 4 << 30
+
+var errTooLarge = errors.New("unpacks to more than any kernel has")
 
 // unpackDeb unpacks the files of a Debian package into root: those for whose
 // path, relative and clean, keep returns true. Absolute links are made
@@ -42,6 +44,9 @@ func unpackDeb(ctx context.Context, r io.Reader, root *os.Root, keep func(string
 		// The checksum of the compressed data comes after the archive's end.
 		_, err = io.Copy(io.Discard, bounded)
 	}
+	if err == nil && member.left > 0 {
+		err = io.ErrUnexpectedEOF // a decompressor took the cut for the end
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
@@ -50,7 +55,7 @@ func unpackDeb(ctx context.Context, r io.Reader, root *os.Root, keep func(string
 
 // findMember reads an ar archive, which is what a .deb is (deb(5)), up to the
 // first member whose name begins with prefix.
-func findMember(r io.Reader, prefix string) (string, io.Reader, error) {
+func findMember(r io.Reader, prefix string) (string, *exactly, error) {
 	const magic = "!<arch>\n"
 	head := make([]byte, 60)
 	if _, err := io.ReadFull(r, head[:len(magic)]); err != nil || string(head[:len(magic)]) != magic {
@@ -107,6 +112,7 @@ func decompress(name string, r io.Reader) (io.ReadCloser, error) {
 func untar(tr *tar.Reader, root *os.Root, keep func(string) bool) error {
 	var made lastDir
 	buf := make([]byte, 256<<10)
+	var total int64
 	for {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -125,6 +131,11 @@ func untar(tr *tar.Reader, root *os.Root, keep func(string) bool) error {
 		if !keep(name) {
 			continue
 		}
+		// A sparse file may be far larger than its archive.
+		if h.Size > maxUnpacked-total {
+			return fmt.Errorf("%s: %w", name, errTooLarge)
+		}
+		total += h.Size
 		if err := made.mkdir(root, path.Dir(name)); err != nil {
 			return err
 		}
@@ -229,7 +240,7 @@ func (l *limited) Read(p []byte) (int, error) {
 	}
 	n, err := l.r.Read(p)
 	if l.left -= int64(n); l.left < 0 {
-		return 0, errors.New("unpacks to far more than any kernel")
+		return 0, errTooLarge
 	}
 	return n, err
 }

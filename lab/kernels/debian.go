@@ -97,11 +97,12 @@ func (a *apt) plan(ctx context.Context, want string) (*Plan, error) {
 		return nil, err
 	}
 	av := newAvailable(all)
-	if p, ok := av.choose(want); ok {
+	p, err := av.choose(want)
+	if err == nil {
 		return p, nil
 	}
-	e := blame.New(blame.Usage, fmt.Sprintf("kernel %q", a.spec), errors.New("no such Debian kernel"))
-	for _, abi := range nearest(av.abis, want) {
+	e := blame.New(blame.Usage, fmt.Sprintf("kernel %q", a.spec), err)
+	for _, abi := range nearest(av.complete(), want) {
 		e.Look = append(e.Look, strings.SplitN(a.spec, ":", 2)[0]+":"+abi)
 	}
 	return nil, e.WithHint("apt knows those above, nearest first; another suite has others: debian@sid:%s", want)
