@@ -66,7 +66,7 @@ type Image struct {
 	mem      memory
 	info     Info
 	notes    []Note
-	info0    []byte // VMCOREINFO text as stored, nil if none outside the notes
+	infoText []byte // VMCOREINFO where the kdump header says it is, or nil
 	segments []Segment
 	close    func() error
 

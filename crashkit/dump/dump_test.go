@@ -59,7 +59,7 @@ func testMemory() dumptest.Memory {
 	}
 }
 
-// reads what is to be found in an image of testMemory.
+// checkMemory reads all there is in an image of testMemory, and around it.
 func checkMemory(t *testing.T, img *dump.Image) {
 	t.Helper()
 	want := testMemory()

@@ -72,12 +72,17 @@ func openELF(src source) (*Image, error) {
 		return nil, fmt.Errorf("read %d ELF program headers at %#x: %w", phnum, phoff, err)
 	}
 	m := &elfMemory{src: src}
+	var noteBytes uint64 // of all PT_NOTEs, which might all be the same place
 	for ; len(ph) > 0; ph = ph[elfPhdrLen:] {
 		typ := le.Uint32(ph)
 		off, virt, phys := le.Uint64(ph[8:]), le.Uint64(ph[16:]), le.Uint64(ph[24:])
 		filesz, memsz := le.Uint64(ph[32:]), le.Uint64(ph[40:])
 		switch typ {
 		case elfPTNote:
+			if noteBytes += min(filesz, elfMaxNotes); noteBytes > min(elfMaxNotes, uint64(src.size())) {
+				img.problem("notes at file offset %#x: more notes than the file can hold", off)
+				continue
+			}
 			img.addELFNotes(src, off, filesz)
 		case elfPTLoad:
 			if off > math.MaxInt64 || filesz > math.MaxInt64-off {
@@ -92,9 +97,7 @@ func openELF(src source) (*Image, error) {
 			img.segments = append(img.segments, s)
 			if missing := s.Offset + int64(s.FileSize) - src.size(); missing > 0 {
 				img.info.Truncated = true
-				if len(img.info.Problems) < 8 {
-					img.problem("the file ends %d bytes before the end of the memory at %v", missing, s.Phys)
-				}
+				img.problem("the file ends %d bytes before the end of the memory at %v", missing, s.Phys)
 			}
 		}
 	}
@@ -126,20 +129,13 @@ func isProcessCore(segments []Segment) bool {
 // validPageSize reports whether n is a page size Linux has on 64-bit machines.
 func validPageSize(n uint64) bool { return n >= 4096 && n <= 65536 && n&(n-1) == 0 }
 
-func (i *Image) problem(format string, args ...any) {
-	i.info.Problems = append(i.info.Problems, fmt.Sprintf(format, args...))
-}
-
 func (i *Image) addELFNotes(src source, off, size uint64) {
 	if size == 0 {
 		return
 	}
 	var b []byte
 	err := io.ErrUnexpectedEOF
-	switch {
-	case size > elfMaxNotes:
-		err = fmt.Errorf("%d bytes are too many", size)
-	case off <= math.MaxInt64:
+	if off <= math.MaxInt64 && size <= elfMaxNotes {
 		b, err = src.view(int64(off), int(size))
 	}
 	if err == nil {

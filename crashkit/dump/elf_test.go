@@ -186,3 +186,29 @@ func TestELFLayout(t *testing.T) {
 		})
 	}
 }
+
+// TestELFSameNotes has a thousand PT_NOTEs that are one and the same megabyte.
+func TestELFSameNotes(t *testing.T) {
+	const n = 1000
+	b := dumptest.Memory{}.ELF()[:64]
+	le := binary.LittleEndian
+	le.PutUint16(b[56:], n)
+	b = append(b, make([]byte, 56*n)...)
+	off := len(b)
+	for range 1 << 16 {
+		b = dump.AppendNote(b, dump.Note{Name: "a", Type: 1})
+	}
+	for i := range n {
+		le.PutUint32(b[64+56*i:], 4)
+		setPhdr(b, i, pOffset, uint64(off))
+		setPhdr(b, i, pFilesz, uint64(len(b)-off))
+	}
+	before := allocated()
+	img := open(t, b)
+	if got := len(img.Notes()); got != 1<<16 {
+		t.Errorf("%d notes; want %d", got, 1<<16)
+	}
+	if a := allocated() - before; a > 32<<20 {
+		t.Errorf("%d bytes allocated for a file of %d", a, len(b))
+	}
+}

@@ -1,6 +1,9 @@
 package dump
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Info is what a dump file says about itself.
 type Info struct {
@@ -26,4 +29,13 @@ type Info struct {
 // fills it from the dump; QEMU fills in only the machine.
 type UTS struct {
 	Sysname, Nodename, Release, Version, Machine, Domainname string
+}
+
+// maxProblems bounds what a file in which everything is wrong makes us say.
+const maxProblems = 16
+
+func (i *Image) problem(format string, args ...any) {
+	if len(i.info.Problems) < maxProblems {
+		i.info.Problems = append(i.info.Problems, fmt.Sprintf(format, args...))
+	}
 }

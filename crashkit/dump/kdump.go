@@ -65,9 +65,8 @@ const (
 
 	pageDescLen = 24 // offset u64, size u32, flags u32, page flags u64
 
-	kdumpMaxNotes      = 64 << 20
-	kdumpMaxVMCoreInfo = 1 << 20
-	kdumpMaxRanges     = 1 << 20
+	kdumpMaxNotes  = 64 << 20
+	kdumpMaxRanges = 1 << 20
 )
 
 func isKdump(head []byte) bool { return bytes.HasPrefix(head, []byte(kdumpMagic)) }
@@ -190,7 +189,7 @@ func (i *Image) addKdumpNotes(src source, sub []byte) {
 		i.problem("%s at file offset %#x: %v", what, off, err)
 		return nil
 	}
-	i.info0 = get("VMCOREINFO", ksVMCoreInfo, kdumpMaxVMCoreInfo)
+	i.infoText = get("VMCOREINFO", ksVMCoreInfo, maxVMCoreInfo)
 	notes, err := ParseNotes(get("notes", ksNote, kdumpMaxNotes))
 	if err != nil {
 		i.problem("notes: %v", err)
@@ -283,12 +282,12 @@ func (k *kdumpMemory) find(pfn uint64) (desc, State, error) {
 
 // descAt returns the descriptor of the given number.
 func (k *kdumpMemory) descAt(n uint64) (desc, State, error) {
-	var b [pageDescLen]byte
-	if err := k.src.readAt(k.descOff+int64(n*pageDescLen), b[:]); err != nil {
+	b, err := k.src.view(k.descOff+int64(n*pageDescLen), pageDescLen)
+	if err != nil {
 		return desc{}, Truncated, fmt.Errorf("page descriptor %d: %w", n, err)
 	}
 	d := desc{
-		off:   int64(binary.LittleEndian.Uint64(b[:])),
+		off:   int64(binary.LittleEndian.Uint64(b)),
 		size:  binary.LittleEndian.Uint32(b[8:]),
 		flags: binary.LittleEndian.Uint32(b[12:]),
 	}

@@ -110,12 +110,15 @@ func (i *Image) PRStatus() []PRStatus {
 	return all
 }
 
+// isVMCoreInfo reports whether n has the kernel's VMCOREINFO text.
+func isVMCoreInfo(n Note) bool { return n.Name == "VMCOREINFO" }
+
 func (i *Image) findVMCoreInfo() (*VMCoreInfo, error) {
-	if i.info0 != nil {
-		return ParseVMCoreInfo(i.info0), nil
+	if i.infoText != nil {
+		return ParseVMCoreInfo(i.infoText), nil
 	}
 	for _, n := range i.notes {
-		if n.Name == "VMCOREINFO" {
+		if isVMCoreInfo(n) && len(n.Desc) <= maxVMCoreInfo {
 			return ParseVMCoreInfo(n.Desc), nil
 		}
 	}

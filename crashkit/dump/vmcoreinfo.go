@@ -5,6 +5,9 @@ import (
 	"strings"
 )
 
+// maxVMCoreInfo bounds the text in bytes. The kernel reserves a page for it.
+const maxVMCoreInfo = 1 << 20
+
 // VMCoreInfo is the text that a kernel prepares for whoever reads its dump:
 // lines of KEY=VALUE, such as "SYMBOL(init_uts_ns)=ffffffff82a13a40"
 // (Documentation/admin-guide/kdump/vmcoreinfo.rst; kernel/vmcore_info.c, v6.9).

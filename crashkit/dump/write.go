@@ -67,8 +67,8 @@ func ConfigOf(i *Image) WriterConfig {
 	if err != nil {
 		return cfg
 	}
-	if i.info0 != nil && !slices.ContainsFunc(cfg.Notes, isVMCoreInfo) {
-		cfg.Notes = append(slices.Clip(cfg.Notes), Note{Name: "VMCOREINFO", Desc: i.info0})
+	if i.infoText != nil && !slices.ContainsFunc(cfg.Notes, isVMCoreInfo) {
+		cfg.Notes = append(slices.Clip(cfg.Notes), Note{Name: "VMCOREINFO", Desc: i.infoText})
 	}
 	if cfg.UTS.Release == "" {
 		cfg.UTS = i.utsFromMemory(v, cfg.UTS.Machine)
@@ -81,8 +81,6 @@ func ConfigOf(i *Image) WriterConfig {
 	}
 	return cfg
 }
-
-func isVMCoreInfo(n Note) bool { return n.Name == "VMCOREINFO" }
 
 // utsFromMemory reads the kernel's init_uts_ns.name where the dump's segments
 // map it, and makes do with VMCOREINFO where they do not.
