@@ -218,8 +218,11 @@ func (r *memoryResult) WriteText(t *Text) {
 
 // width returns the columns of a number.
 func (r *memoryResult) width() int {
-	if r.style.decimal || r.style.unsigned {
-		return map[int]int{1: 3, 2: 5, 4: 11, 8: 20}[r.Unit]
+	switch {
+	case r.style.unsigned && r.Unit == 8:
+		return 20
+	case r.style.decimal, r.style.unsigned:
+		return map[int]int{1: 3, 2: 5, 4: 12, 8: 15}[r.Unit] // as crash has it; -d may need more
 	}
 	return 2 * r.Unit
 }
