@@ -22,7 +22,6 @@ const (
 	elfPNXNum    = 0xffff // the number of program headers is in the first section header's sh_info
 	elfPTLoad    = 1
 	elfPTNote    = 4
-	elfMaxNotes  = 64 << 20
 	defaultPage  = 4096
 )
 
@@ -79,7 +78,7 @@ func openELF(src source) (*Image, error) {
 		filesz, memsz := le.Uint64(ph[32:]), le.Uint64(ph[40:])
 		switch typ {
 		case elfPTNote:
-			if noteBytes += min(filesz, elfMaxNotes); noteBytes > min(elfMaxNotes, uint64(src.size())) {
+			if noteBytes += min(filesz, maxNotes); noteBytes > min(maxNotes, uint64(src.size())) {
 				img.problem("notes at file offset %#x: more notes than the file can hold", off)
 				continue
 			}
@@ -135,7 +134,7 @@ func (i *Image) addELFNotes(src source, off, size uint64) {
 	}
 	var b []byte
 	err := io.ErrUnexpectedEOF
-	if off <= math.MaxInt64 && size <= elfMaxNotes {
+	if off <= math.MaxInt64 && size <= maxNotes {
 		b, err = src.view(int64(off), int(size))
 	}
 	if err == nil {

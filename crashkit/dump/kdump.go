@@ -65,7 +65,6 @@ const (
 
 	pageDescLen = 24 // offset u64, size u32, flags u32, page flags u64
 
-	kdumpMaxNotes  = 64 << 20
 	kdumpMaxRanges = 1 << 20
 )
 
@@ -190,7 +189,7 @@ func (i *Image) addKdumpNotes(src source, sub []byte) {
 		return nil
 	}
 	i.infoText = get("VMCOREINFO", ksVMCoreInfo, maxVMCoreInfo)
-	notes, err := ParseNotes(get("notes", ksNote, kdumpMaxNotes))
+	notes, err := ParseNotes(get("notes", ksNote, maxNotes))
 	if err != nil {
 		i.problem("notes: %v", err)
 	}

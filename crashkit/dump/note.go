@@ -15,6 +15,9 @@ type Note struct {
 // ntPRStatus is NT_PRSTATUS of include/uapi/linux/elf.h.
 const ntPRStatus = 1
 
+// maxNotes bounds the notes of a dump in bytes. Those of 8192 CPUs are 3 MB.
+const maxNotes = 64 << 20
+
 var errNote = errors.New("a note reaches past the end of the notes")
 
 // ParseNotes splits the content of a PT_NOTE of a little-endian dump. Names and
