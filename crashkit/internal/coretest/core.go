@@ -25,11 +25,14 @@ const (
 	// Text is where the made-up kernel's _stext is.
 	Text addr.Virt = 0xffffffff81000000
 
-	// heap is where Alloc takes memory from.
+	// BTFAt is where the types are.
+	BTFAt addr.Virt = 0xffffffff90000000
+
+	// heap is where Alloc takes memory from, data where Data does.
 	heap addr.Virt = 0xff11000001000000
+	data addr.Virt = 0xffffffff84000000
 
 	rootPhys  = 0x1000
-	btfAt     = 0xffffffff90000000
 	kallsyms  = 0xffffffff98000000
 	noteAlign = 4
 )
@@ -49,13 +52,15 @@ type Core struct {
 	btf   []byte
 	syms  []sym.Symbol
 	pages map[addr.Virt][]byte
-	next  addr.Virt
+	drop  map[addr.Virt]bool // pages by address
+	heap  addr.Virt          // next free address
+	data  addr.Virt
 }
 
 // New returns a core of a kernel with those types; btf may be nil.
 func New(t testing.TB, btf []byte) *Core {
 	t.Helper()
-	c := &Core{btf: btf, pages: map[addr.Virt][]byte{}, next: heap, types: ctype.Empty()}
+	c := &Core{btf: btf, pages: map[addr.Virt][]byte{}, drop: map[addr.Virt]bool{}, heap: heap, data: data, types: ctype.Empty()}
 	c.Symbol("_stext", 'T', Text)
 	if btf != nil {
 		var err error
@@ -72,9 +77,14 @@ func (c *Core) Symbol(name string, kind byte, v addr.Virt) {
 }
 
 // Alloc returns the address of n bytes of zeroed memory, aligned to 64.
-func (c *Core) Alloc(n uint64) addr.Virt {
-	v := c.next
-	c.next += addr.Virt(n+63) &^ 63
+func (c *Core) Alloc(n uint64) addr.Virt { return c.take(&c.heap, n) }
+
+// Data is Alloc in the kernel's own data, where symbols can be.
+func (c *Core) Data(n uint64) addr.Virt { return c.take(&c.data, n) }
+
+func (c *Core) take(next *addr.Virt, n uint64) addr.Virt {
+	v := *next
+	*next += addr.Virt(n+63) &^ 63
 	c.Write(v, make([]byte, n))
 	return v
 }
@@ -82,7 +92,7 @@ func (c *Core) Alloc(n uint64) addr.Virt {
 // Global allocates a variable of the named type and gives it a symbol.
 func (c *Core) Global(t testing.TB, name, typ string) addr.Virt {
 	t.Helper()
-	v := c.New(t, typ)
+	v := c.Data(c.typ(t, typ).Size())
 	c.Symbol(name, 'D', v)
 	return v
 }
@@ -172,7 +182,7 @@ func (c *Core) Write(v addr.Virt, b []byte) {
 }
 
 // Drop takes a page of virtual memory out of the dump; the page tables keep it.
-func (c *Core) Drop(v addr.Virt) { c.pages[v&^(page-1)] = []byte{} }
+func (c *Core) Drop(v addr.Virt) { c.drop[v&^(page-1)] = true }
 
 // ELF returns the dump.
 func (c *Core) ELF() []byte {
@@ -196,7 +206,11 @@ func (c *Core) ELF() []byte {
 			}
 			table = addr.Phys(le.Uint64(entry) &^ 0xfff)
 		}
-		le.PutUint64(phys[table][v>>12&0x1ff*8:], uint64(alloc(c.pages[v]))|3)
+		content := c.pages[v]
+		if c.drop[v] {
+			content = nil
+		}
+		le.PutUint64(phys[table][v>>12&0x1ff*8:], uint64(alloc(content))|3)
 	}
 	return c.encode(phys)
 }
@@ -204,9 +218,9 @@ func (c *Core) ELF() []byte {
 // finish writes the tables that the kernel describes itself with.
 func (c *Core) finish() {
 	if c.btf != nil {
-		c.Write(btfAt, c.btf)
-		c.Symbol("__start_BTF", 'r', btfAt)
-		c.Symbol("__stop_BTF", 'r', btfAt+addr.Virt(len(c.btf)))
+		c.Write(BTFAt, c.btf)
+		c.Symbol("__start_BTF", 'r', BTFAt)
+		c.Symbol("__stop_BTF", 'r', BTFAt+addr.Virt(len(c.btf)))
 	}
 	const names, tokens, index, offsets, number, base = kallsyms, kallsyms + 1<<24, kallsyms + 1<<24 + 1<<16,
 		kallsyms + 1<<25, kallsyms + 1<<26, kallsyms + 1<<26 + 8

@@ -2,6 +2,7 @@ package coretest
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 
 	"crashlab/crashkit/addr"
@@ -65,16 +66,22 @@ func EncodeKallsyms(syms []sym.Symbol, e Encoding, base, table addr.Virt) Kallsy
 			k.Names = append(k.Names, byte(n)|0x80, byte(n>>7))
 		}
 		k.Names = append(k.Names, name...)
-		var off int32
+		var off int64
+		ok := true
 		switch e {
 		case AbsolutePerCPU:
-			if off = int32(s.Addr); s.Addr >= 1<<31 {
-				off = int32(int64(base - 1 - s.Addr))
+			if off = int64(s.Addr); off < 0 {
+				off = int64(base - 1 - s.Addr)
 			}
 		case BaseRelative:
-			off = int32(uint32(s.Addr - base))
+			off = int64(s.Addr - base)
+			ok = off >= 0 && off < 1<<32
+			off = int64(int32(off))
 		case PlaceRelative:
-			off = int32(int64(s.Addr - table - addr.Virt(4*i)))
+			off = int64(s.Addr - table - addr.Virt(4*i))
+		}
+		if !ok || off != int64(int32(off)) {
+			panic(fmt.Sprintf("coretest: %s at %v is too far away for kallsyms", s.Name, s.Addr))
 		}
 		k.Offsets = le.AppendUint32(k.Offsets, uint32(off))
 	}
