@@ -32,14 +32,15 @@ type WriterConfig struct {
 }
 
 // ConfigOf returns the configuration for a copy of a dump: its memory, its
-// notes, and of the header fields what its own header or VMCOREINFO has. Pages
-// that the dump does not have stay excluded. Compression is left at Plain.
+// notes, and of the header fields what its own header or VMCOREINFO has. Excluded
+// pages stay excluded, but those a truncated dump lost are kept, so that Write
+// fails on them rather than pass them for excluded. Compression is left at Plain.
 func ConfigOf(i *Image) WriterConfig {
 	info := i.Info()
 	cfg := WriterConfig{
 		PageSize:  info.PageSize,
 		Ranges:    i.Ranges(),
-		Keep:      func(pfn addr.PFN) bool { return i.PageState(pfn) == Present },
+		Keep:      func(pfn addr.PFN) bool { s := i.PageState(pfn); return s == Present || s == Truncated },
 		Notes:     i.Notes(),
 		UTS:       info.UTS,
 		DumpLevel: max(info.DumpLevel, 0),

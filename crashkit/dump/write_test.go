@@ -243,6 +243,8 @@ func (f pageFunc) Page(pfn addr.PFN) ([]byte, error) { return f(pfn) }
 func TestWriteErrors(t *testing.T) {
 	src := open(t, bigMemory().ELF())
 	cfg := dump.ConfigOf(src)
+	whole := bigMemory().ELF()
+	cut := open(t, whole[:len(whole)-100])
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 	during, stop := context.WithCancel(t.Context())
@@ -276,6 +278,7 @@ func TestWriteErrors(t *testing.T) {
 			return src.Page(pfn)
 		})},
 		{name: "short page", text: "has 5 bytes, want 4096", src: pageFunc(func(addr.PFN) ([]byte, error) { return make([]byte, 5), nil })},
+		{name: "truncated source", text: "truncated", src: cut, edit: func(c *dump.WriterConfig) { *c = dump.ConfigOf(cut) }},
 		{name: "excluded page", edit: func(c *dump.WriterConfig) { c.Keep = nil }, text: "excluded"},
 	} {
 		for _, workers := range []int{1, 4} {
