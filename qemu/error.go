@@ -2,6 +2,8 @@ package qemu
 
 import (
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -76,9 +78,15 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// said returns QEMU's own reason, or how it ended if it gave none.
+// said returns QEMU's own reason, or how it ended if it gave none. QEMU puts
+// its name before errors, and hints behind them on further lines.
 func (e *Error) said() string {
 	lines := strings.Split(strings.TrimSpace(e.Stderr), "\n")
+	for _, line := range slices.Backward(lines) {
+		if msg, ok := strings.CutPrefix(line, filepath.Base(e.Argv[0])+": "); ok && !strings.HasPrefix(msg, "warning: ") {
+			return strings.TrimSpace(msg)
+		}
+	}
 	if last := strings.TrimSpace(lines[len(lines)-1]); last != "" {
 		return last
 	}

@@ -147,7 +147,11 @@ func (g *Guest) connect(ctx context.Context, s *sockets) (err error) {
 	g.started = time.Now()
 	go g.console.read(console)
 	go g.watch(events)
-	return g.monitor.Raw(ctx).Cont()
+	// A short guest may be over before QEMU can answer.
+	if err := g.monitor.Raw(ctx).Cont(); err != nil && !errors.Is(err, ErrDisconnected) {
+		return err
+	}
+	return nil
 }
 
 // abandon ends a QEMU that did not come up, because of cause, and says why.

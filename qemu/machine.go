@@ -50,7 +50,7 @@ type Disk struct {
 }
 
 // DefaultType is the machine type of a Machine that names none.
-const DefaultType = "q35"
+const DefaultType = "pc"
 
 // Argv returns QEMU's whole argument vector, Binary first. It depends on
 // nothing but m.

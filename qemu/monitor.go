@@ -231,20 +231,26 @@ func (m *Monitor) send(ctx context.Context, c *call, object map[string]json.RawM
 	if err != nil {
 		return err
 	}
-	// A command cut short by the deadline would corrupt the next one, so that
-	// is the end of the connection. It happens only if QEMU stopped reading.
-	deadline, _ := ctx.Deadline() // or the zero time: none
-	_ = m.conn.SetWriteDeadline(deadline)
-	stop := context.AfterFunc(ctx, func() { _ = m.conn.SetWriteDeadline(time.Unix(1, 0)) })
-	defer stop()
-	if _, err := m.conn.Write(append(line, '\n')); err != nil {
-		_ = m.conn.Close()
-		if cause := context.Cause(ctx); cause != nil {
-			return cause
-		}
-		return fmt.Errorf("%w: %w", ErrDisconnected, err)
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = m.conn.SetWriteDeadline(time.Unix(1, 0))
+		close(interrupted)
+	})
+	_, err = m.conn.Write(append(line, '\n'))
+	if !stop() {
+		<-interrupted
+		_ = m.conn.SetWriteDeadline(time.Time{})
 	}
-	return nil
+	if err == nil {
+		return nil
+	}
+	// A command cut short would spoil the next one, so that is the end of the
+	// connection. Unless QEMU ended it happens only if QEMU does not read.
+	_ = m.conn.Close()
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", ErrDisconnected, err)
 }
 
 // forget drops c, whose reply came or will not be waited for.
