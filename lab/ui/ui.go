@@ -233,7 +233,10 @@ func (u *UI) print(text string) {
 	if u.drawn > 0 {
 		b.WriteByte('\r')
 	}
-	b.WriteString(strings.ReplaceAll(text, "\n", "\x1b[K\n"))
+	if u.drawn > 0 {
+		text = strings.ReplaceAll(text, "\n", "\x1b[K\n")
+	}
+	b.WriteString(text)
 	p := palette{true}
 	for i, s := range u.live {
 		if i > 0 {
@@ -242,8 +245,9 @@ func (u *UI) print(text string) {
 		mark := p.cyan(spinner[u.frame%len(spinner)])
 		b.WriteString(u.stageLine(mark, s.name, s.note, u.o.Now().Sub(s.start), false) + "\x1b[K")
 	}
-	// What is left of a live area that was larger, and the cursor.
-	b.WriteString("\x1b[J")
+	if u.drawn > 0 {
+		b.WriteString("\x1b[J") // what is left of a live area that was larger
+	}
 	if u.hidden && len(u.live) == 0 {
 		b.WriteString("\x1b[?25h")
 		u.hidden = false
