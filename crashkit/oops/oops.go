@@ -92,7 +92,7 @@ type TraceLine struct {
 }
 
 // Parse returns the reports of a log, in order of their titles. Lines end in LF or
-// CRLF and may carry, in this order: a host's time stamp "[  3.214s] ", a
+// CRLF and may carry, in this order: a host's time stamp ("[  3.214s] ", "3.214 "), a
 // syslog header or "<level>", printk's "[    5.720276]" and printk's caller "[  T350]".
 func Parse(text string) []Report {
 	var p parser

@@ -6,7 +6,9 @@ import (
 )
 
 var (
-	hostPrefix   = regexp.MustCompile(`^\[ *\d+\.\d+s\] ?`)
+	// hostPrefix is the time a host noted when the line arrived: "[   3.214s] ",
+	// or "    3.214 " as in the console logs of package qemu.
+	hostPrefix   = regexp.MustCompile(`^(?:\[ *\d+\.\d+s\] ?| *\d+\.\d{3} )`)
 	syslogPrefix = regexp.MustCompile(`^(?:<\d{1,3}>|(?:[A-Z][a-z]{2} +\d+ [\d:]{8}|\d{4}-\d\d-\d\dT[\d:.+-]+Z?) \S+ kernel: )`)
 	timePrefix   = regexp.MustCompile(`^\[ *\d+\.\d{6}\]`)
 	callerPrefix = regexp.MustCompile(`^\[ *([TC]\d+)\]`)
@@ -16,7 +18,8 @@ var (
 // write, and the blanks around it. caller is that of CONFIG_PRINTK_CALLER.
 func strip(line string) (text, caller string) {
 	line = strings.TrimRight(line, "\r\n")
-	for _, re := range []*regexp.Regexp{hostPrefix, syslogPrefix, timePrefix} {
+	line = line[len(hostPrefix.FindString(line)):]
+	for _, re := range []*regexp.Regexp{syslogPrefix, timePrefix} {
 		if line == "" || line[0] == ' ' {
 			break
 		}
