@@ -146,6 +146,26 @@ func line(l TraceLine) string {
 	return s
 }
 
+func TestStrip(t *testing.T) {
+	for _, tt := range []struct{ line, text, caller string }{
+		{"[    5.720661] BUG: x\r\n", "BUG: x", ""},
+		{"[  5.9s] [    5.720661]  <TASK>", "<TASK>", ""},
+		{"<4>[    5.720661][  T350] BUG: x", "BUG: x", "T350"},
+		{"[    5.720661][    C1]  ? f+0x1/0x2", "? f+0x1/0x2", "C1"},
+		{"Jun 09 23:00:08 frame kernel: kernel BUG at lib/list_debug.c:65!", "kernel BUG at lib/list_debug.c:65!", ""},
+		{"2026-06-09T23:00:08.123456+02:00 frame kernel: [    5.720661] BUG: x", "BUG: x", ""},
+		{"[Fri Feb 24 17:34:53 2023] BUG: x", "BUG: x", ""},
+		{"[  +0,001186] BUG: x", "BUG: x", ""},
+		{" do_idle+0x1/0x2", "do_idle+0x1/0x2", ""},
+		{"[nullderef] x", "[nullderef] x", ""},
+		{"", "", ""},
+	} {
+		if text, caller := strip(tt.line); text != tt.text || caller != tt.caller {
+			t.Errorf("strip(%q) = %q, %q; want %q, %q", tt.line, text, caller, tt.text, tt.caller)
+		}
+	}
+}
+
 func TestCause(t *testing.T) {
 	// A later WARN does not hide the panic, and of two oopses the last counts.
 	const log = `WARNING: CPU: 1 PID: 2 at a.c:1 a+0x1/0x2

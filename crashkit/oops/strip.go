@@ -10,7 +10,7 @@ var (
 	// or "    3.214 " as in the console logs of package qemu.
 	hostPrefix   = regexp.MustCompile(`^(?:\[ *\d+\.\d+s\] ?| *\d+\.\d{3} )`)
 	syslogPrefix = regexp.MustCompile(`^(?:<\d{1,3}>|(?:[A-Z][a-z]{2} +\d+ [\d:]{8}|\d{4}-\d\d-\d\dT[\d:.+-]+Z?) \S+ kernel: )`)
-	timePrefix   = regexp.MustCompile(`^\[ *\d+\.\d{6}\]`)
+	timePrefix   = regexp.MustCompile(`^\[(?: *\+?\d+[.,]\d{6}|[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d [\d:]{8} \d{4})\]`) // dmesg's, with -d or -T too
 	callerPrefix = regexp.MustCompile(`^\[ *([TC]\d+)\]`)
 )
 
