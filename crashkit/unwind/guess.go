@@ -79,26 +79,26 @@ func followsCall(before []byte) bool {
 		if n < size || before[n-size] != 0xff {
 			continue
 		}
-		modrm := before[n-size+1]
-		if modrm>>3&7 == 2 && operandSize(modrm) == size-1 {
+		operand := before[n-size+1:]
+		if operand[0]>>3&7 == 2 && operandSize(operand) == len(operand) {
 			return true
 		}
 	}
 	return false
 }
 
-// operandSize returns the length in bytes of an operand with that ModRM byte,
-// which is included.
-func operandSize(modrm byte) int {
-	mod, rm := modrm>>6, modrm&7
-	n := 1
-	if mod != 3 && rm == 4 {
-		n++ // SIB
+// operandSize returns the length in bytes of the operand at the start of b: a
+// ModRM byte and what it asks for.
+func operandSize(b []byte) int {
+	mod, rm := b[0]>>6, b[0]&7
+	n, base := 1, rm
+	if mod != 3 && rm == 4 && len(b) > 1 {
+		n, base = 2, b[1]&7 // SIB
 	}
 	switch {
 	case mod == 1:
 		n++
-	case mod == 2 || mod == 0 && rm == 5:
+	case mod == 2 || mod == 0 && base == 5:
 		n += 4
 	}
 	return n

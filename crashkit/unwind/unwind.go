@@ -33,9 +33,10 @@ type Running struct {
 type Unwinder struct {
 	p       *crashkit.Program
 	running []Running
-	image   []textRange // the kernel's code
-	table   *orcTable   // the kernel's; nil if it has none
-	orcErr  error       // why table is nil
+	image   []textRange        // the kernel's code
+	table   *orcTable          // the kernel's; nil if it has none
+	orcErr  error              // why table is nil
+	tracers map[addr.Virt]bool // the trampolines of tracers
 	stacks  func() ([]Stack, error)
 	size    uint64 // of a task's stack in bytes
 
@@ -59,6 +60,12 @@ func New(p *crashkit.Program, running ...Running) (*Unwinder, error) {
 	}
 	if len(u.image) == 0 {
 		return nil, errors.New("unwind: kallsyms has no _stext and _etext: cannot tell code from data")
+	}
+	u.tracers = make(map[addr.Virt]bool)
+	for _, name := range tracerTrampolines {
+		if s, ok := p.Syms.Lookup(name); ok {
+			u.tracers[s.Addr] = true
+		}
 	}
 	u.table, u.orcErr = u.kernelTable()
 	u.size = u.taskStackSize()
@@ -117,8 +124,9 @@ func (u *Unwinder) orc(ip addr.Virt) (orcEntry, error) {
 		if t := u.moduleTable(m); t != nil {
 			return t.find(ip)
 		}
+		return orcEntry{}, errNoORC
 	}
-	return orcEntry{}, errNoORC
+	return u.ftraceORC(ip)
 }
 
 func (u *Unwinder) hasORC() bool { return u.table != nil }
