@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,7 +62,7 @@ func JUnit(w io.Writer, run *ledger.Run) error {
 	}
 	class := "crashlab." + run.Scenario
 	accounted := run.Failure == nil
-	for _, st := range run.Stages {
+	for _, st := range finished(run) {
 		c := junitCase{Class: class + ".stage", Name: st.Name, Time: junitTime(st.Took)}
 		switch {
 		case st.State == ledger.Failed && run.Failure != nil && run.Failure.Party == blame.Scenario:
@@ -140,3 +141,11 @@ func problemOf(f *ledger.Failure, message string) *junitProblem {
 }
 
 func junitTime(d time.Duration) string { return fmt.Sprintf("%.3f", d.Seconds()) }
+
+// finished returns the stages of run, without one that has begun after the verdict:
+// that is the one that writes this.
+func finished(run *ledger.Run) []ledger.Stage {
+	return slices.DeleteFunc(slices.Clone(run.Stages), func(s ledger.Stage) bool {
+		return s.State == ledger.Started && run.Verdict != ledger.Running
+	})
+}

@@ -291,8 +291,13 @@ func TestJUnit(t *testing.T) {
 	nowhere.Failure = &ledger.Failure{Party: blame.Usage, Err: "no such scenario"}
 
 	stopped := sample()
-	stopped.Failure, stopped.Expectations = nil, nil
+	stopped.Verdict, stopped.Failure, stopped.Expectations = ledger.Running, nil, nil
 	stopped.Stages = []ledger.Stage{{Name: "boot", State: ledger.Started}}
+
+	// The stage that writes the report has begun and not ended: no error.
+	passed := sample()
+	passed.Verdict, passed.Failure, passed.Expectations = ledger.Passed, nil, passed.Expectations[:1]
+	passed.Stages = []ledger.Stage{{Name: "boot", State: ledger.Done}, {Name: "report", State: ledger.Started}}
 
 	for _, tt := range []struct {
 		name             string
@@ -300,6 +305,7 @@ func TestJUnit(t *testing.T) {
 		failures, errors int
 		types            string // of failures and errors in order of their cases
 	}{
+		{"passed", passed, 0, 0, ""},
 		{"failed", sample(), 1, 0, "failure scenario"},
 		{"broken", broken, 0, 1, "error kernel"},
 		{"unknown", unknown, 0, 1, "error analyzer"},

@@ -234,20 +234,21 @@ func onPath(path []facts.Frame, l facts.TraceLine) bool {
 
 // bars places the stages on a common axis of time.
 func (v *view) bars() {
-	if len(v.Stages) == 0 {
+	stages := finished(v.Run)
+	if len(stages) == 0 {
 		return
 	}
-	from := v.Stages[0].Started
+	from := stages[0].Started
 	var end time.Duration
-	for _, s := range v.Stages {
+	for _, s := range stages {
 		if s.Started.Before(from) {
 			from = s.Started
 		}
 	}
-	for _, s := range v.Stages {
+	for _, s := range stages {
 		end = max(end, s.Started.Sub(from)+s.Took)
 	}
-	for _, s := range v.Stages {
+	for _, s := range stages {
 		b := bar{Stage: s, Tone: "work"}
 		if end > 0 {
 			b.From = 1000 * float64(s.Started.Sub(from)) / float64(end)
