@@ -103,8 +103,9 @@ func (m *machine) without(names ...string) *machine {
 }
 
 const (
-	aptUpdate  = "apt-get -q update"
-	aptInstall = "apt-get -q install -y --no-install-recommends -o DPkg::Lock::Timeout=120 "
+	aptUpdate  = "apt-get update"
+	aptInstall = "apt-get install -y --no-install-recommends "
+	aptOptions = " -q -o DPkg::Lock::Timeout=120 -o APT::Update::Error-Mode=any"
 	sudoEnv    = "sudo -n env DEBIAN_FRONTEND=noninteractive "
 )
 
@@ -125,12 +126,12 @@ func TestEnsure(t *testing.T) {
 		{name: "nothing is missing", m: root(complete())},
 		{
 			name: "root, one package", m: root(complete().without("make")),
-			ran:  []string{aptInstall + "make"},
+			ran:  []string{aptInstall + "make" + aptOptions},
 			said: []string{"install make: builds the crash module"},
 		},
 		{
 			name: "root, bare machine", m: root(complete().without("qemu-system-x86_64", "gcc", "make", "libelf.so.1", "stdlib.h", "_Packages")),
-			ran: []string{aptUpdate, aptInstall + "qemu-system-x86 gcc make libelf1 libc6-dev"},
+			ran: []string{aptUpdate + aptOptions, aptInstall + "qemu-system-x86 gcc make libelf1 libc6-dev" + aptOptions},
 			said: []string{
 				"install qemu-system-x86: runs the virtual machine that crashes",
 				"install gcc: builds the crash module",
@@ -142,7 +143,7 @@ func TestEnsure(t *testing.T) {
 		},
 		{
 			name: "sudo without a password", m: user(complete().without("make")),
-			ran:  []string{"sudo -n true", sudoEnv + aptInstall + "make"},
+			ran:  []string{"sudo -n true", sudoEnv + aptInstall + "make" + aptOptions},
 			said: []string{"install make: builds the crash module"},
 		},
 		{
@@ -155,13 +156,13 @@ func TestEnsure(t *testing.T) {
 			ran:  []string{"sudo -n true"},
 			err:  "missing: make",
 			look: "make: builds the crash module (package make)",
-			hint: "sudo apt-get -q update && sudo " + aptInstall + "make",
+			hint: "sudo apt-get update && sudo " + aptInstall + "make",
 		},
 		{
 			name: "no sudo", m: complete().without("qemu-system-x86_64", "make"),
 			err:  "missing: qemu, make",
 			look: "qemu-system-x86_64: runs the virtual machine that crashes (package qemu-system-x86)",
-			hint: "sudo apt-get -q update && sudo " + aptInstall + "qemu-system-x86 make",
+			hint: "sudo apt-get update && sudo " + aptInstall + "qemu-system-x86 make",
 		},
 		{
 			name: "never",
@@ -171,7 +172,7 @@ func TestEnsure(t *testing.T) {
 				return m
 			}(),
 			err:  "missing: make",
-			hint: "apt-get -q update && " + aptInstall + "make",
+			hint: "apt-get update && " + aptInstall + "make",
 		},
 		{
 			name: "stale lists, then no network",
@@ -180,11 +181,33 @@ func TestEnsure(t *testing.T) {
 				m.fails = map[string]error{aptInstall: boom}
 				return m
 			}(),
-			ran:  []string{aptInstall + "make", aptUpdate, aptInstall + "make"},
+			ran:  []string{aptInstall + "make" + aptOptions, aptUpdate + aptOptions, aptInstall + "make" + aptOptions},
 			said: []string{"install make: builds the crash module"},
 			err:  "install make",
 			look: "E: no network",
-			hint: "apt-get -q update && " + aptInstall + "make",
+			hint: "apt-get update && " + aptInstall + "make",
+		},
+		{
+			name: "bare machine without network",
+			m: func() *machine {
+				m := root(complete().without("make", "_Packages"))
+				m.fails = map[string]error{aptUpdate: errors.New("exit status 99"), aptInstall: boom}
+				return m
+			}(),
+			ran:  []string{aptUpdate + aptOptions, aptInstall + "make" + aptOptions},
+			said: []string{"install make: builds the crash module"},
+			err:  "exit status 99", // the update's, not that it cannot locate make
+			hint: "apt-get update && " + aptInstall + "make",
+		},
+		{
+			name: "one source of several is broken",
+			m: func() *machine {
+				m := root(complete().without("make", "_Packages"))
+				m.fails = map[string]error{aptUpdate: boom}
+				return m
+			}(),
+			ran:  []string{aptUpdate + aptOptions, aptInstall + "make" + aptOptions},
+			said: []string{"install make: builds the crash module"},
 		},
 		{
 			name: "installed in vain",
@@ -193,7 +216,7 @@ func TestEnsure(t *testing.T) {
 				m.brings = nil
 				return m
 			}(),
-			ran:  []string{aptInstall + "make"},
+			ran:  []string{aptInstall + "make" + aptOptions},
 			said: []string{"install make: builds the crash module"},
 			err:  "missing: make",
 			hint: "they were installed, but are not there",

@@ -16,7 +16,8 @@ type manager struct {
 	name    string
 	update  []string // nil if install updates what it knows by itself
 	lists   []string // glob patterns of what update leaves; none match if it never ran
-	install []string
+	install []string // as one would type it
+	options []string // added when we type it
 	env     []string
 }
 
@@ -25,9 +26,10 @@ func managers() []manager {
 	return []manager{
 		{
 			name:    "apt-get",
-			update:  []string{"apt-get", "-q", "update"},
+			update:  []string{"apt-get", "update"},
 			lists:   []string{"/var/lib/apt/lists/*_Packages*"},
-			install: []string{"apt-get", "-q", "install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120"},
+			install: []string{"apt-get", "install", "-y", "--no-install-recommends"},
+			options: []string{"-q", "-o", "DPkg::Lock::Timeout=120", "-o", "APT::Update::Error-Mode=any"},
 			env:     []string{"DEBIAN_FRONTEND=noninteractive"},
 		},
 		{name: "dnf", install: []string{"dnf", "install", "-y", "--setopt=install_weak_deps=False"}},
@@ -75,18 +77,20 @@ func (d *Doctor) install(ctx context.Context, lacking []Check, say func(string))
 	for _, c := range lacking {
 		say("install " + c.Package + ": " + c.Why)
 	}
-	var err error
+	var uerr error
 	if update {
-		err = d.exec(ctx, m, prefix, m.update)
+		uerr = d.exec(ctx, m, prefix, m.update)
 	}
-	if err == nil {
-		err = d.exec(ctx, m, prefix, install)
-		if err != nil && !update && m.update != nil && ctx.Err() == nil {
-			// What the lists name may be gone from the archive.
-			if err = d.exec(ctx, m, prefix, m.update); err == nil {
-				err = d.exec(ctx, m, prefix, install)
-			}
+	// The update may have failed for a source that is not needed.
+	err := d.exec(ctx, m, prefix, install)
+	if err != nil && !update && m.update != nil && ctx.Err() == nil {
+		// What the lists name may be gone from the archive.
+		if uerr = d.exec(ctx, m, prefix, m.update); uerr == nil {
+			err = d.exec(ctx, m, prefix, install)
 		}
+	}
+	if err != nil && uerr != nil {
+		err = uerr // the first cause
 	}
 	if err == nil || ctx.Err() != nil {
 		return err
@@ -125,7 +129,7 @@ func (d *Doctor) exec(ctx context.Context, m *manager, prefix, argv []string) er
 	if prefix != nil && m.env != nil {
 		prefix = append(append(slices.Clone(prefix), "env"), m.env...) // sudo clears the environment
 	}
-	_, err := d.run(ctx, execx.Cmd{Argv: append(slices.Clone(prefix), argv...), Env: m.env})
+	_, err := d.run(ctx, execx.Cmd{Argv: slices.Concat(prefix, argv, m.options), Env: m.env})
 	return err
 }
 

@@ -61,7 +61,11 @@ func (d *debian) apt(ctx context.Context, spec string, fresh bool) (*apt, error)
 		return a, nil
 	}
 	if fresh || !hasLists(filepath.Join(private, "lists")) {
-		if err := a.update(ctx); err != nil {
+		retries := "3"
+		if fresh {
+			retries = "0" // a download has just failed, after as many
+		}
+		if err := a.update(ctx, retries); err != nil {
 			return nil, err
 		}
 	}
@@ -85,7 +89,7 @@ func (a *apt) use(dir string) {
 }
 
 // update makes the private lists anew beside the old ones and replaces them.
-func (a *apt) update(ctx context.Context) error {
+func (a *apt) update(ctx context.Context, retries string) error {
 	parent := filepath.Dir(a.private)
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return err
@@ -119,12 +123,15 @@ func (a *apt) update(ctx context.Context) error {
 	a.progress("update the package lists", 0, 0)
 	_, err = b.exec(ctx, nil, "apt-get", "-q",
 		"-o", "APT::Update::Error-Mode=any", // or a list that is missing is only a warning
+		"-o", "Acquire::Retries="+retries,
 		"-o", "Acquire::Languages=none",
 		"-o", "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
 		"-o", "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false",
 		"update")
 	if err != nil {
-		return a.network("update the package lists", err)
+		err = a.network("update the package lists", err)
+		blame.Of(err).Replay = "apt-get update" // fresh is gone by then
+		return err
 	}
 	if !hasLists(filepath.Join(fresh, "lists")) {
 		return blame.New(blame.Infrastructure, "update the package lists", errors.New("apt-get update got none")).
@@ -147,8 +154,7 @@ func (a *apt) download(ctx context.Context, p *Plan, dir string) error {
 	}}}
 	_, err := a.exec(ctx, &c, "apt-get", args...)
 	if err != nil {
-		err = a.network("download "+p.Release, err)
-		return fmt.Errorf("%w: %w", errUnavailable, err)
+		return &unavailableError{a.network("download "+p.Release, err)}
 	}
 	return nil
 }
@@ -184,7 +190,7 @@ func (a *apt) network(doing string, err error) error {
 	}
 	b := blame.New(blame.Infrastructure, doing, err)
 	for line := range strings.Lines(e.Tail) {
-		if line = strings.TrimSpace(line); strings.HasPrefix(line, "E: ") || strings.HasPrefix(line, "W: ") || strings.HasPrefix(line, "Err:") {
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "E: ") || strings.HasPrefix(line, "W: ") {
 			b.Look = append(b.Look, line)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -207,6 +208,19 @@ func TestUnpackDebRefuses(t *testing.T) {
 				t.Errorf("unpackDeb = %v, %v; want %q", got, err, tt.want)
 			}
 		})
+	}
+}
+
+// A header may claim any size; what would not fit is refused before a byte of
+// it is written.
+func TestUnpackDebTooLarge(t *testing.T) {
+	var b bytes.Buffer
+	if err := tar.NewWriter(&b).WriteHeader(&tar.Header{Name: "zeros", Typeflag: tar.TypeReg, Size: maxUnpacked + 1}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := unpacked(t, deb("data.tar", b.Bytes()), everything)
+	if !errors.Is(err, errTooLarge) || len(got) > 0 {
+		t.Errorf("unpackDeb = %v, %v; want nothing, and %v", got, err, errTooLarge)
 	}
 }
 

@@ -45,6 +45,22 @@ func (d *debian) forms() []Form {
 }
 
 func (d *debian) resolve(ctx context.Context, spec, want string, fresh bool) (*Plan, error) {
+	remembered := filepath.Join(d.store.Dir(), "apt", "plan-"+store.Key{Name: spec}.ID()+".json")
+	p, err := d.ask(ctx, spec, want, fresh, remembered)
+	if err == nil {
+		return p, nil
+	}
+	// Without lists and network, what was resolved before may be in the store.
+	if old, rerr := readPlan(remembered); rerr == nil && !fresh && ctx.Err() == nil && blame.Of(err).Party == blame.Infrastructure {
+		d.log.Warn(fmt.Sprintf("taking %s for %s as before: %v", old.Release, spec, err))
+		return old, nil
+	}
+	return nil, err
+}
+
+// ask asks apt, unless the store has its answer. A new answer is written to
+// the file called remember, too.
+func (d *debian) ask(ctx context.Context, spec, want string, fresh bool, remember string) (*Plan, error) {
 	a, err := d.apt(ctx, spec, fresh)
 	if err != nil {
 		return nil, err
@@ -53,7 +69,7 @@ func (d *debian) resolve(ctx context.Context, spec, want string, fresh bool) (*P
 	if err != nil {
 		return nil, err
 	}
-	// Asking apt takes half a second, even if its lists have not changed.
+	// Asking apt takes a second, even if its lists have not changed.
 	key := store.Key{Kind: "plan", Name: spec, Inputs: []string{spec, state, unpackVersion}}
 	dir, _, err := d.store.Get(ctx, key, func(ctx context.Context, dir string) error {
 		p, err := a.plan(ctx, want)
@@ -61,21 +77,48 @@ func (d *debian) resolve(ctx context.Context, spec, want string, fresh bool) (*P
 			return err
 		}
 		p.Spec = spec
-		text, err := json.MarshalIndent(p, "", "\t")
-		if err != nil {
+		if err := writePlan(remember, p); err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(dir, "plan.json"), text, 0o644)
+		return writePlan(filepath.Join(dir, "plan.json"), p)
 	})
 	if err != nil {
 		return nil, err
 	}
-	text, err := os.ReadFile(filepath.Join(dir, "plan.json"))
+	return readPlan(filepath.Join(dir, "plan.json"))
+}
+
+// writePlan replaces the file called name in one step.
+func writePlan(name string, p *Plan) error {
+	text, err := json.MarshalIndent(p, "", "\t")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(name), "plan.tmp-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) // gone by then, if all went well
+	_, err = tmp.Write(text)
+	if err := errors.Join(err, tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), name)
+}
+
+func readPlan(name string) (*Plan, error) {
+	text, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
 	}
 	p := new(Plan)
-	return p, json.Unmarshal(text, p)
+	if err := json.Unmarshal(text, p); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return p, nil
 }
 
 // plan asks apt what there is, and chooses.

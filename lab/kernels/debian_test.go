@@ -320,6 +320,30 @@ func TestFetchDamaged(t *testing.T) {
 	}
 }
 
+// Without lists and network, a kernel that was fetched before still does.
+func TestFetchOffline(t *testing.T) {
+	h := newHost(t)
+	s, log := h.sources(t)
+	k, err := s.Fetch(t.Context(), "debian")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.down = true
+	if err := os.RemoveAll(filepath.Join(h.dir, "lists")); err != nil {
+		t.Fatal(err)
+	}
+	again, err := s.Fetch(t.Context(), "debian")
+	if diff := cmp.Diff(k, again); diff != "" || err != nil {
+		t.Errorf("Fetch without network: %v (-want +got):\n%s", err, diff)
+	}
+	if got := log.String(); !strings.Contains(got, "taking "+testRelease+" for debian as before") {
+		t.Errorf("log = %q; want it to say so", got)
+	}
+	if k, err := s.Fetch(t.Context(), "debian:6.1"); err == nil {
+		t.Errorf("Fetch of what was never fetched = %+v; want an error", k)
+	}
+}
+
 func TestFetchCancelled(t *testing.T) {
 	h := newHost(t)
 	s, _ := h.sources(t)

@@ -132,7 +132,7 @@ func (s *Sources) Fetch(ctx context.Context, spec string) (*Kernel, error) {
 		return nil, err
 	}
 	k, err := s.get(ctx, p, plan)
-	if !errors.Is(err, errUnavailable) || ctx.Err() != nil {
+	if _, gone := errors.AsType[*unavailableError](err); !gone || ctx.Err() != nil {
 		return k, err
 	}
 	// The list of packages may be older than the archive's.
@@ -144,8 +144,10 @@ func (s *Sources) Fetch(ctx context.Context, spec string) (*Kernel, error) {
 	return s.get(ctx, p, plan)
 }
 
-// errUnavailable is wrapped by an unpack that could not get what the plan names.
-var errUnavailable = errors.New("not available")
+// unavailableError marks the reason why unpack could not get what a plan names.
+type unavailableError struct{ error }
+
+func (e *unavailableError) Unwrap() error { return e.error }
 
 // unpackVersion is part of the key of unpacked kernels; it changes when
 // unpacking does something else than before.
