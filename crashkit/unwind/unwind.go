@@ -121,6 +121,9 @@ func (u *Unwinder) orc(ip addr.Virt) (orcEntry, error) {
 		return u.table.find(ip)
 	}
 	if m := u.p.ModuleAt(ip); m != nil {
+		if !u.isText(ip) {
+			return orcEntry{}, errNoORC
+		}
 		if t := u.moduleTable(m); t != nil {
 			return t.find(ip)
 		}
@@ -169,19 +172,10 @@ func (u *Unwinder) Regs(r arch.Regs) (Trace, error) {
 // further in, at the call of machine_kexec, if that is found: the registers that
 // kexec leaves in a dump are those of the exception.
 func (u *Unwinder) Task(task addr.Virt) (Trace, error) {
-	w := u.walker(task)
 	for _, r := range u.running {
-		if r.Task != task {
-			continue
+		if r.Task == task {
+			return u.fromCPU(r)
 		}
-		if r.Panic {
-			if s, ok := u.crashPath(task); ok {
-				if t, err := u.trace(u.walker(task), s); err == nil {
-					return t, nil
-				}
-			}
-		}
-		return u.trace(w, fromRegs(r.Regs))
 	}
 	o := u.p.ObjectAt(task, "struct task_struct")
 	if on, err := o.Member("on_cpu").Uint(); err == nil && on != 0 {
@@ -191,7 +185,24 @@ func (u *Unwinder) Task(task addr.Virt) (Trace, error) {
 	if err != nil {
 		return Trace{Task: task, Frames: []Frame{}}, fmt.Errorf("task %v: %w", task, err)
 	}
-	return u.trace(w, s)
+	return u.trace(u.walker(task), s)
+}
+
+// fromCPU unwinds the stack of a task that was on a CPU.
+func (u *Unwinder) fromCPU(r Running) (Trace, error) {
+	if r.Panic {
+		if s, ok := u.crashPath(r.Task); ok {
+			t, err := u.trace(u.walker(r.Task), s)
+			if err == nil {
+				return t, nil
+			}
+			if short, err := u.trace(u.walker(r.Task), fromRegs(r.Regs)); err == nil {
+				return short, nil
+			}
+			return t, err
+		}
+	}
+	return u.trace(u.walker(r.Task), fromRegs(r.Regs))
 }
 
 func (u *Unwinder) walker(task addr.Virt) *walker {
