@@ -1,0 +1,317 @@
+package triage
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"crashlab/crashkit/facts"
+	"crashlab/crashkit/kernel"
+	"crashlab/crashkit/oops"
+)
+
+// nullPage bounds the addresses that count as NULL plus an offset, as the kernel
+// does when it says "NULL pointer dereference".
+const nullPage = 4096
+
+// verdict puts what was found into words.
+func (t *triage) verdict() {
+	f := &t.f.Panic
+	if f.Kind == "" && f.IP == 0 {
+		return
+	}
+	t.f.Verdict = facts.Verdict{What: t.what(), Where: t.where(), Why: t.why(), Whose: t.whose()}
+}
+
+// whats are the kinds that need no more words.
+var whats = map[string]string{
+	oops.GPF:          "an access to memory or to the processor's state that the processor does not allow",
+	oops.Bug:          "a BUG(): the code found a state that must not be",
+	oops.Warn:         "a warning on a kernel told to panic on warnings",
+	oops.Div0:         "a division by zero",
+	oops.InvalidOp:    "an invalid instruction",
+	oops.DoubleFault:  "a fault while another one was being delivered",
+	oops.StackGuard:   "a kernel stack that grew out of its bounds",
+	oops.StackCorrupt: "a kernel stack whose guard value was overwritten",
+	oops.HungTask:     "a task that waited too long without being woken",
+	oops.SoftLockup:   "a processor that ran kernel code too long without scheduling",
+	oops.HardLockup:   "a processor that took no interrupts for too long",
+	oops.RCUStall:     "a processor or task that held up RCU for too long",
+	oops.KASAN:        "an invalid memory access found by a sanitizer",
+	oops.UBSAN:        "undefined behaviour found by a sanitizer",
+	oops.CFI:          "an indirect call of a function of another type",
+	oops.ListCorrupt:  "a corrupted list",
+	oops.OutOfMemory:  "no memory left, and nothing to kill",
+	oops.Oops:         "an exception in kernel mode",
+}
+
+func (t *triage) what() string {
+	f := &t.f.Panic
+	switch f.Kind {
+	case oops.SysRq:
+		return "a deliberate crash: sysrq-c by " + taskName(f.Task)
+	case oops.NullDeref:
+		what := t.access() + " through a NULL pointer"
+		if f.Access == "exec" {
+			what = "a jump to a NULL pointer"
+		}
+		if f.Address != nil && *f.Address > 0 && f.Access != "exec" {
+			what += fmt.Sprintf(", %#x bytes from where it points", *f.Address)
+		}
+		return what
+	case oops.PageFault:
+		if f.Address == nil {
+			return t.access() + " that no page allows"
+		}
+		state := "which is not mapped"
+		if f.ErrorCode != nil && *f.ErrorCode&1 != 0 { // X86_PF_PROT
+			state = "which is mapped but does not allow it"
+		}
+		return fmt.Sprintf("%s at %#x, %s", t.access(), *f.Address, state)
+	case oops.Panic, oops.Other, "":
+		if f.Message != "" {
+			return "a panic: " + f.Message
+		}
+		return "a panic"
+	}
+	what := whats[f.Kind]
+	if what == "" {
+		what = "a crash of kind " + f.Kind
+	}
+	if f.Title != "" {
+		what += ": " + f.Title
+	}
+	return what
+}
+
+// access is the access that faulted, with its width where the instruction tells.
+func (t *triage) access() string {
+	f := &t.f.Panic
+	name := map[string]string{"read": "a read", "write": "a write", "exec": "a jump"}[f.Access]
+	if name == "" {
+		name = "an access"
+	}
+	if o := t.faulting(); o != nil && o.size > 0 && f.Access != "exec" {
+		unit := "bytes"
+		if o.size == 1 {
+			unit = "byte"
+		}
+		name += fmt.Sprintf(" of %d %s", o.size, unit)
+	}
+	return name
+}
+
+// faulting returns the operand of the instruction that accessed the faulting
+// address, and nil if none did.
+func (t *triage) faulting() *operand {
+	f := &t.f.Panic
+	for _, o := range operands(f.Instruction.Bytes, f.IP, f.Registers) {
+		switch {
+		case f.Address != nil && *f.Address >= o.address && *f.Address-o.address < uint64(max(o.size, 1)):
+			return &o
+		case f.Kind == oops.GPF && !canonical(o.address):
+			return &o
+		}
+	}
+	return nil
+}
+
+// canonical reports whether an address has the upper bits of one of a processor
+// with 5-level paging.
+func canonical(v uint64) bool { return uint64(int64(v<<7)>>7) == v }
+
+func (t *triage) where() string {
+	f := &t.f.Panic
+	where := fmt.Sprintf("%#x", f.IP)
+	if f.Symbol != "" {
+		where = fmt.Sprintf("%s+%#x", f.Symbol, f.Offset)
+	}
+	if f.Module != "" {
+		where += " in module " + f.Module
+	}
+	if f.Source != "" {
+		where += " (" + f.Source + ")"
+	}
+	if f.Symbol == "" && f.IP == 0 && f.Access != "exec" {
+		return ""
+	}
+	return where
+}
+
+func (t *triage) why() string {
+	f := &t.f.Panic
+	switch f.Kind {
+	case oops.SysRq:
+		return "it was asked for through " + asker(f.Frames)
+	case oops.NullDeref, oops.PageFault, oops.GPF:
+		if f.Access == "exec" {
+			return t.whyJump()
+		}
+		return t.whyAccess()
+	case oops.Div0, oops.InvalidOp, oops.Bug:
+		if f.Instruction.Text != "" {
+			return fmt.Sprintf("the processor was at `%s`", words(f.Instruction.Text))
+		}
+	}
+	if f.Message != "" && f.Message != f.Title {
+		return f.Message
+	}
+	return ""
+}
+
+// asker is the way by which someone asked for a crash.
+func asker(frames []facts.Frame) string {
+	for _, fr := range frames {
+		if fr.Symbol == "write_sysrq_trigger" {
+			return "/proc/sysrq-trigger"
+		}
+	}
+	return "the system request key"
+}
+
+// whyAccess explains a faulting address by the registers it was made of.
+func (t *triage) whyAccess() string {
+	f := &t.f.Panic
+	o := t.faulting()
+	if o == nil {
+		return ""
+	}
+	verb := "load"
+	switch {
+	case o.jump:
+		verb = "indirect jump"
+	case o.store:
+		verb = "store"
+	}
+	insn := words(f.Instruction.Text)
+	culprit, role := o.base, "base of the address"
+	switch {
+	case len(o.regs) == 0:
+		why := fmt.Sprintf("the address %s is a constant in the %s `%s`", number(o.address), verb, insn)
+		if o.address < nullPage {
+			why += ": the compiler knew that the pointer is always NULL"
+		}
+		return why
+	case o.base == "rip":
+		return fmt.Sprintf("the %s `%s` is to a variable of its own", verb, insn)
+	case o.base == "" || o.index != "" && plausible(f.Registers[o.base]) && !plausible(f.Registers[o.index]):
+		culprit, role = o.index, "index into the address"
+	}
+	v := f.Registers[culprit]
+	if v == o.address {
+		role = "address"
+	}
+	why := fmt.Sprintf("%s, the %s of the %s `%s`, is %s", strings.ToUpper(culprit), role, verb, insn, number(v))
+	if p := poison(v); p != "" {
+		why += ": " + p
+	}
+	return why
+}
+
+// plausible reports whether v looks like a pointer into the kernel.
+func plausible(v uint64) bool { return canonical(v) && v>>63 == 1 && v < ^uint64(nullPage) }
+
+func number(v uint64) string {
+	if v < 10 {
+		return fmt.Sprint(v)
+	}
+	return fmt.Sprintf("%#x", v)
+}
+
+// poison says what a value that the kernel writes on purpose means
+// (include/linux/poison.h).
+func poison(v uint64) string {
+	const delta = 0xdead000000000000 // CONFIG_ILLEGAL_POINTER_VALUE of x86-64
+	switch {
+	case v-delta-0x100 < 0x22:
+		return "LIST_POISON1, the next pointer of an entry that was taken off its list"
+	case v-delta-0x122 < 0x100:
+		return "LIST_POISON2, the previous pointer of an entry that was taken off its list"
+	}
+	for _, c := range []struct {
+		pattern uint64
+		meaning string
+	}{
+		{0x6b6b6b6b6b6b6b6b, "the pattern of freed slab memory"},
+		{0x5a5a5a5a5a5a5a5a, "the pattern of slab memory that was never written"},
+		{0xaaaaaaaaaaaaaaaa, "the pattern of freed pages"},
+		{0xcccccccccccccccc, "the pattern of freed init memory"},
+	} {
+		// An offset may have been added.
+		if v-c.pattern < nullPage {
+			return c.meaning
+		}
+	}
+	if v >= ^uint64(nullPage-2) { // MAX_ERRNO is 4095
+		return fmt.Sprintf("an error code, %d, taken for a pointer", int64(v))
+	}
+	return ""
+}
+
+// whyJump explains that the processor was sent to where there is no code.
+func (t *triage) whyJump() string {
+	for _, fr := range t.f.Panic.Frames {
+		if fr.Symbol != "" && !fr.Exception {
+			return fmt.Sprintf("%s+%#x called a function through a pointer that holds %s", fr.Symbol, fr.Offset, number(t.f.Panic.IP))
+		}
+	}
+	return ""
+}
+
+// words puts the columns of a disassembled instruction into running text.
+func words(insn string) string {
+	insn, _, _ = strings.Cut(insn, "        #")
+	return strings.Join(strings.Fields(insn), " ")
+}
+
+func (t *triage) whose() string {
+	f := &t.f.Panic
+	if f.Kind == oops.SysRq {
+		return fmt.Sprintf("nobody's: %s asked for it", taskName(f.Task))
+	}
+	if f.Module != "" {
+		return t.module(f.Module)
+	}
+	for _, fr := range f.Frames {
+		if fr.Module != "" {
+			return "the kernel's own code, called by " + t.module(fr.Module)
+		}
+	}
+	return "the kernel's own code"
+}
+
+// module names a module and where it comes from.
+func (t *triage) module(name string) string {
+	i := slices.IndexFunc(t.mods, func(m kernel.Module) bool { return m.Name == name })
+	if i < 0 {
+		return "module " + name
+	}
+	origin := []string{}
+	for _, taint := range t.mods[i].Taints {
+		if text := origins[taint.Name]; text != "" {
+			origin = append(origin, text)
+		}
+	}
+	if len(origin) == 0 {
+		origin = append(origin, "from the kernel's own tree")
+	}
+	return fmt.Sprintf("module %s (%s)", name, strings.Join(origin, ", "))
+}
+
+// origins are what a module's taints say of where it comes from.
+var origins = map[string]string{
+	"PROPRIETARY_MODULE": "proprietary",
+	"OOT_MODULE":         "out of tree",
+	"CRAP":               "staging",
+	"UNSIGNED_MODULE":    "unsigned",
+	"FORCED_MODULE":      "loaded by force",
+	"LIVEPATCH":          "a live patch",
+	"TEST":               "a test",
+}
+
+func taskName(k facts.Task) string {
+	if k.Comm == "" {
+		return "a task unknown"
+	}
+	return fmt.Sprintf("task %s (PID %d)", k.Comm, k.PID)
+}
