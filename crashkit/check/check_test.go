@@ -183,9 +183,9 @@ func TestCompileErrors(t *testing.T) {
 	}
 	for _, tt := range []struct{ expr, want string }{
 		{`panic.knd == "a"`, `s.yaml:10:11: expectation "x": panic has no field "knd": did you mean "kind"?`},
-		{"panic.kind == \"a\" and\n  panic.addres == 0", `s.yaml:11:13: expectation "x": panic has no field "addres": did you mean "address"?`},
+		{"panic.kind == \"a\" and\n  panic.addrss == 0", `s.yaml:11:13: expectation "x": panic has no field "addrss": did you mean "address"?`},
 		{`panick.kind == "a"`, `s.yaml:10:5: expectation "x": there is no "panick": did you mean "panic"?`},
-		{`len(modules) == 0 or [m.nmae for m in modules] == []`, `s.yaml:10:29: expectation "x": m has no field "nmae": did you mean "name"?`},
+		{`len(modules) == 0 or [m.nome for m in modules] == []`, `s.yaml:10:29: expectation "x": m has no field "nome": did you mean "name"?`},
 		{`modules[0].bse == 0`, `s.yaml:10:16: expectation "x": modules[0] has no field "bse": did you mean "base"?`},
 		{`panic.task.qqqqqq == 0`, `s.yaml:10:16: expectation "x": panic.task has no field "qqqqqq": there are comm, pid`},
 		{`modules.name == "a"`, `s.yaml:10:13: expectation "x": modules is a list of testModule and has no field "name"`},

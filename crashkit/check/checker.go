@@ -355,7 +355,7 @@ func (k *checker) binary(e *syntax.BinaryExpr) typ {
 		}
 		return typ{kind: kBool}
 	case syntax.PLUS:
-		if known && (x.kind != y.kind || x.kind == kNone || x.kind == kBool || x.kind == kStruct || x.kind == kDict) && !(isNumber(x) && isNumber(y)) {
+		if known && (x.kind != y.kind || x.kind == kNone || x.kind == kBool || x.kind == kStruct || x.kind == kDict) && !numbers(x, y) {
 			return k.errorf(e, "%s: they cannot be added", sides())
 		}
 		return union(x, y)
@@ -364,7 +364,7 @@ func (k *checker) binary(e *syntax.BinaryExpr) typ {
 			return x
 		}
 	}
-	if known && !(isNumber(x) && isNumber(y)) {
+	if known && !numbers(x, y) {
 		return k.errorf(e, "%v needs numbers: %s", e.Op, sides())
 	}
 	if x.kind == kFloat || y.kind == kFloat || e.Op == syntax.SLASH {
@@ -373,7 +373,9 @@ func (k *checker) binary(e *syntax.BinaryExpr) typ {
 	return union(x, y)
 }
 
-func isNumber(t typ) bool { return t.kind == kInt || t.kind == kFloat }
+func numbers(x, y typ) bool {
+	return (x.kind == kInt || x.kind == kFloat) && (y.kind == kInt || y.kind == kFloat)
+}
 
 func (k *checker) comprehension(e *syntax.Comprehension) typ {
 	k.scopes = append(k.scopes, map[string]typ{})
