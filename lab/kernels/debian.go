@@ -196,8 +196,11 @@ func (d *debian) unpack(ctx context.Context, p *Plan, dir string) error {
 // compared its hash with the one that apt has from the signed lists.
 func unpackPackage(ctx context.Context, q Package, debs string, root *os.Root, read func(int)) error {
 	found, err := filepath.Glob(filepath.Join(debs, q.Name+"_*.deb"))
-	if err != nil || len(found) != 1 {
-		return fmt.Errorf("apt downloaded %d files of that name (%w)", len(found), err)
+	if err != nil {
+		return err
+	}
+	if len(found) != 1 {
+		return fmt.Errorf("apt downloaded %d files of that name", len(found))
 	}
 	f, err := os.Open(found[0])
 	if err != nil {

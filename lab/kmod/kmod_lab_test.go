@@ -19,13 +19,13 @@ import (
 )
 
 // fetch returns the default kernel, from the user's cache if it is there.
-func fetch(t *testing.T, spec string) *kernels.Kernel {
+func fetch(t *testing.T) *kernels.Kernel {
 	t.Helper()
 	s, err := store.Open("", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := kernels.New(s, nil, nil).Fetch(t.Context(), spec)
+	k, err := kernels.New(s, nil, nil).Fetch(t.Context(), kernels.Default)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func builder(t *testing.T) *Builder {
 }
 
 func TestBuild(t *testing.T) {
-	k := fetch(t, kernels.Default)
+	k := fetch(t)
 	b := builder(t)
 	m, err := b.Build(t.Context(), k, modules.FS, "nullderef")
 	if err != nil {
@@ -110,7 +110,7 @@ func TestBuild(t *testing.T) {
 
 // A module that does not compile shows the compiler's lines.
 func TestBuildError(t *testing.T) {
-	k := fetch(t, kernels.Default)
+	k := fetch(t)
 	tests := []struct{ name, c, look string }{
 		{"syntax", "#include <linux/module.h>\nint x = ;\n", "modules/bad/bad.c:2:9: error: expected expression before ';' token"},
 		{"symbol", "#include <linux/module.h>\nint no_such_function(void);\nint init_module(void) { return no_such_function(); }\nMODULE_LICENSE(\"GPL\");\n",
@@ -134,14 +134,5 @@ func TestBuildError(t *testing.T) {
 				t.Errorf("Replay = %q; want a make command", e.Replay)
 			}
 		})
-	}
-}
-
-// The same sources build against the other layouts and versions of this suite.
-func TestBuildSeries(t *testing.T) {
-	k := fetch(t, "debian:6.12")
-	m, err := builder(t).Build(t.Context(), k, modules.FS, "nullderef")
-	if err != nil {
-		t.Fatalf("Build for %s = %v\n%s", k.Release, err, m.Log)
 	}
 }
