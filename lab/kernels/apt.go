@@ -50,9 +50,9 @@ func (d *debian) apt(ctx context.Context, spec string, fresh bool) (*apt, error)
 		// Or apt drops its rights, cannot write to our directory, and warns.
 		a.options = append(a.options, "-o", "APT::Sandbox::User=root")
 	}
-	private := filepath.Join(d.store.Dir(), "apt", "host")
+	private := filepath.Join(d.store.Area("apt"), "host")
 	if other {
-		private = filepath.Join(d.store.Dir(), "apt", suite)
+		private = filepath.Join(d.store.Area("apt"), suite)
 	}
 	switch {
 	case other, fresh, !hasLists(d.lists), newer(filepath.Join(private, "lists"), d.lists):

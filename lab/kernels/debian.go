@@ -45,7 +45,7 @@ func (d *debian) forms() []Form {
 }
 
 func (d *debian) resolve(ctx context.Context, spec, want string, fresh bool) (*Plan, error) {
-	remembered := filepath.Join(d.store.Dir(), "apt", "plan-"+store.Key{Name: spec}.ID()+".json")
+	remembered := filepath.Join(d.store.Area("apt"), "plan-"+store.Key{Name: spec}.ID()+".json")
 	p, err := d.ask(ctx, spec, want, fresh, remembered)
 	if err == nil {
 		return p, nil

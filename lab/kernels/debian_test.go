@@ -229,7 +229,7 @@ func TestFetchWithoutLists(t *testing.T) {
 	if diff := cmp.Diff(want, h.ran); diff != "" {
 		t.Errorf("commands (-want +got):\n%s", diff)
 	}
-	if left, _ := filepath.Glob(filepath.Join(h.dir, "cache", "apt", "*.tmp-*")); left != nil {
+	if left, _ := filepath.Glob(filepath.Join(s.store.Area("apt"), "*.tmp-*")); left != nil {
 		t.Errorf("left behind: %v", left)
 	}
 }

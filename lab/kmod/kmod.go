@@ -78,6 +78,9 @@ func (b *Builder) Build(ctx context.Context, k *kernels.Kernel, src fs.FS, name 
 		return m, err
 	}
 	m.KO, m.Cached = filepath.Join(dir, name+".ko"), hit
+	if b.Log != nil {
+		b.Log.Debug("module", "layer", "kmod", "name", name, "cached", hit, "file", m.KO)
+	}
 	m.Log, err = os.ReadFile(filepath.Join(dir, logName))
 	return m, err
 }

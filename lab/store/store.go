@@ -16,6 +16,7 @@
 //	entry/KIND/ID/manifest  what the entry consists of
 //	entry/KIND/ID/files/    what Get returns
 //	entry/KIND/ID.tmp-*/    being built, or left by a build that was killed
+//	area/NAME/              what users of the store keep there without a key
 package store
 
 import (
@@ -99,6 +100,10 @@ func Open(dir string, log *slog.Logger) (*Store, error) {
 
 // Dir returns the store's directory, an absolute path.
 func (s *Store) Dir() string { return s.dir }
+
+// Area returns the directory called name for things without a key, such as
+// package lists. It need not exist; its user sees to locks and to wholeness.
+func (s *Store) Area(name string) string { return filepath.Join(s.dir, "area", name) }
 
 // Key identifies an entry by what it is made from.
 type Key struct {
@@ -228,7 +233,8 @@ func (s *Store) sweep(kind, held string) {
 	}
 }
 
-// Clear removes every entry that nobody is building. It returns how many.
+// Clear removes every entry that nobody is building, and the areas. It returns
+// the number of entries.
 func (s *Store) Clear(ctx context.Context) (n int, err error) {
 	entries, err := filepath.Glob(filepath.Join(s.dir, "entry", "*", "*"))
 	if err != nil {
@@ -253,6 +259,7 @@ func (s *Store) Clear(ctx context.Context) (n int, err error) {
 		}
 		l.Close()
 	}
+	errs = append(errs, os.RemoveAll(filepath.Join(s.dir, "area")))
 	return n, errors.Join(errs...)
 }
 

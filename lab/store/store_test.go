@@ -365,11 +365,24 @@ func TestClear(t *testing.T) {
 	if _, _, err := s.Get(t.Context(), key, kernel(&n)); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.MkdirAll(s.Area("apt"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	foreign := filepath.Join(s.Dir(), "foreign")
+	if err := os.WriteFile(foreign, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	if got, err := s.Clear(t.Context()); got != 1 || err != nil {
 		t.Errorf("Clear() = %d, %v; want 1, nil", got, err)
 	}
 	if got := listing(t, s); got != nil {
 		t.Errorf("left: %v", got)
+	}
+	if _, err := os.Stat(s.Area("apt")); err == nil {
+		t.Errorf("left: %s", s.Area("apt"))
+	}
+	if _, err := os.Stat(foreign); err != nil {
+		t.Errorf("a file that is not the store's: %v", err)
 	}
 }
 
