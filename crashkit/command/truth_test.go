@@ -203,20 +203,20 @@ func TestProcTasks(t *testing.T) {
 		if x.Idle {
 			continue
 		}
-		got[strconv.Itoa(x.PID)] = fmt.Sprintf("%d %d %s %d %d %s", x.TGID, x.PPID, states[x.State], x.UID, x.VMBytes>>10, x.Comm)
+		got[strconv.Itoa(x.PID)] = fmt.Sprintf("%d %d %s %d %d %d %s", x.TGID, x.PPID, states[x.State], x.UID, x.VMBytes>>10, x.RSSBytes>>10, x.Comm)
 	}
 	// The one that was started between the recording and the crash; the kernel's
 	// last words name it.
-	want := map[string]string{"350": "350 1 R 0 2260 insmod"}
+	want := map[string]string{"350": "350 1 R 0 2260 88 insmod"}
 	for _, l := range lines(t, "nullderef-6.1.tasks") {
 		f := strings.Fields(l)
 		// In /proc a worker has what it last did behind its name, and a thread's
 		// name is whole.
-		name := f[6]
+		name := f[7]
 		if strings.HasPrefix(name, "kworker/") {
 			name, _, _ = strings.Cut(name, "-")
 		}
-		f[6] = name[:min(len(name), 15)]
+		f[7] = name[:min(len(name), 15)]
 		want[f[0]] = strings.Join(f[1:], " ")
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
