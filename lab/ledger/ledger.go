@@ -230,16 +230,22 @@ func (l *Ledger) Finish(err error) error {
 		if err == nil {
 			return
 		}
-		b := blame.Of(err)
+		r.Failure = NewFailure(err)
 		r.Verdict = Broken
-		if b.Party == blame.Scenario {
+		if r.Failure.Party == blame.Scenario {
 			r.Verdict = NotMet
 		}
-		r.Failure = &Failure{Party: b.Party, Doing: b.Doing, Err: err.Error(), Look: b.Look, Replay: b.Replay, Hint: b.Hint}
-		if b.Err != nil {
-			r.Failure.Err = b.Err.Error()
-		}
 	})
+}
+
+// NewFailure returns what is known of err, which is not nil.
+func NewFailure(err error) *Failure {
+	b := blame.Of(err)
+	f := &Failure{Party: b.Party, Doing: b.Doing, Err: err.Error(), Look: b.Look, Replay: b.Replay, Hint: b.Hint}
+	if b.Err != nil {
+		f.Err = b.Err.Error()
+	}
+	return f
 }
 
 // Run returns the record as it is now. Its slices must not be changed.

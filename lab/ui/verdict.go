@@ -26,6 +26,15 @@ func (u *UI) Verdict(run *ledger.Run, dir string) {
 	u.print(v.b.String())
 }
 
+// Failure shows an error that stopped something that is not recorded as a run.
+func (u *UI) Failure(f *ledger.Failure) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	v := verdict{p: palette{u.o.Fancy}, width: u.width(), fancy: u.o.Fancy}
+	v.failure(f, false)
+	u.print(v.b.String())
+}
+
 // verdict lays out the text.
 type verdict struct {
 	b     strings.Builder
