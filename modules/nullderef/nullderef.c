@@ -21,11 +21,11 @@ static noinline void hello_crash(void)
 	pr_info("about to write through a NULL pointer\n");
 
 	/*
-	 * The store traps: page 0 is not mapped. Without WRITE_ONCE the
-	 * compiler, which sees that null_pointer is never set, may emit any
-	 * other trap in its place.
+	 * READ_ONCE makes the compiler load the pointer, although it sees that
+	 * nobody sets it: look for the register that holds NULL. WRITE_ONCE
+	 * makes it store through it, where it might emit any other trap.
 	 */
-	WRITE_ONCE(*null_pointer, 42);
+	WRITE_ONCE(*READ_ONCE(null_pointer), 42);
 }
 
 static int __init nullderef_init(void)
