@@ -1,0 +1,16 @@
+package targets
+
+import "context"
+
+// Bench measures what the project promises, and prints it beside what it is compared with.
+func Bench(ctx context.Context) error {
+	l, err := open()
+	if err != nil {
+		return exit(err)
+	}
+	defer l.UI.Close()
+	return exit(l.Bench(ctx, benchRuns))
+}
+
+// benchRuns is how often each thing is measured; medians are printed.
+const benchRuns = 5
