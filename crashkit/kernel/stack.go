@@ -10,12 +10,13 @@ import (
 
 // Unwinder returns an unwinder of p's stacks that knows the tasks that were
 // running, and the task that brought the kernel down, 0 if none did. It may
-// return both and an error: a CPU without registers.
+// return both and an error: a CPU whose registers could not be read.
 func Unwinder(p *crashkit.Program) (*unwind.Unwinder, addr.Virt, error) {
 	cpus, err := CPUs(p)
 	var running []unwind.Running
 	var panicked addr.Virt
 	for _, c := range cpus {
+		err = errors.Join(err, c.Problems.Err())
 		if c.Panic {
 			panicked = c.Task
 		}

@@ -35,6 +35,9 @@ func operands(code []byte, ip uint64, regs map[string]uint64) []operand {
 			continue // the base of the segment is in no register we have
 		}
 		o := operand{size: in.MemBytes, store: i == 0 && stores(in.Op)}
+		if o.size == 0 {
+			o.size = stringSize(in.Op)
+		}
 		o.jump = in.Op == x86asm.CALL || in.Op == x86asm.JMP
 		o.address = uint64(m.Disp)
 		for _, r := range []struct {
@@ -65,9 +68,25 @@ func operands(code []byte, ip uint64, regs map[string]uint64) []operand {
 // stores reports whether an instruction writes to its first operand.
 func stores(op x86asm.Op) bool {
 	switch op {
-	case x86asm.CMP, x86asm.TEST, x86asm.BT, x86asm.PUSH, x86asm.CALL, x86asm.JMP, x86asm.CMPSB, x86asm.CMPSW,
-		x86asm.CMPSD, x86asm.CMPSQ, x86asm.MUL, x86asm.DIV, x86asm.IDIV, x86asm.LODSB, x86asm.LODSD, x86asm.LODSQ:
+	case x86asm.CMP, x86asm.TEST, x86asm.BT, x86asm.PUSH, x86asm.CALL, x86asm.JMP, x86asm.MUL, x86asm.DIV, x86asm.IDIV,
+		x86asm.CMPSB, x86asm.CMPSW, x86asm.CMPSD, x86asm.CMPSQ, x86asm.SCASB, x86asm.SCASW, x86asm.SCASD, x86asm.SCASQ:
 		return false
 	}
 	return true
+}
+
+// stringSize returns the width in bytes of one step of a string instruction, 0
+// for any other.
+func stringSize(op x86asm.Op) int {
+	switch op {
+	case x86asm.MOVSB, x86asm.STOSB, x86asm.LODSB, x86asm.CMPSB, x86asm.SCASB:
+		return 1
+	case x86asm.MOVSW, x86asm.STOSW, x86asm.LODSW, x86asm.CMPSW, x86asm.SCASW:
+		return 2
+	case x86asm.MOVSD, x86asm.STOSD, x86asm.LODSD, x86asm.CMPSD, x86asm.SCASD:
+		return 4
+	case x86asm.MOVSQ, x86asm.STOSQ, x86asm.LODSQ, x86asm.CMPSQ, x86asm.SCASQ:
+		return 8
+	}
+	return 0
 }

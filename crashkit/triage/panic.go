@@ -27,8 +27,6 @@ func (t *triage) panic() {
 	if ok {
 		t.report(&report)
 	}
-	cpus, err := kernel.CPUs(t.p)
-	t.note(err)
 	switch {
 	case panicked:
 		f.CPU = cpu
@@ -37,13 +35,14 @@ func (t *triage) panic() {
 	case !ok:
 		return // the kernel did not crash
 	}
-	i := slices.IndexFunc(cpus, func(c kernel.CPU) bool { return c.CPU == f.CPU })
+	i := slices.IndexFunc(t.f.Tasks, func(k facts.Task) bool { return k.Running && k.CPU == f.CPU })
 	if i < 0 {
-		t.problem("the dump knows no CPU %d, which the panic was on", f.CPU)
-		return
+		t.problem("the task that crashed is unknown: none was found running on CPU %d", f.CPU)
+		t.fromLog(&report)
+	} else {
+		f.Task = t.f.Tasks[i]
+		t.stack(&report)
 	}
-	f.Task = t.task(cpus[i].Task)
-	t.stack(cpus, cpus[i].Task, &report)
 	t.code()
 }
 
@@ -63,36 +62,17 @@ func (t *triage) report(r *oops.Report) {
 	}
 }
 
-// task returns the facts of the task whose task_struct is at v.
-func (t *triage) task(v addr.Virt) facts.Task {
-	for _, k := range t.f.Tasks {
-		if k.Address == uint64(v) {
-			return k
-		}
-	}
-	k, err := kernel.TaskAt(t.p, v)
-	t.note(err)
-	return taskFacts(&k)
-}
-
 // stack unwinds the stack of the task that crashed and finds on it where.
-func (t *triage) stack(cpus []kernel.CPU, task addr.Virt, r *oops.Report) {
+func (t *triage) stack(r *oops.Report) {
 	f := &t.f.Panic
-	var running []unwind.Running
-	for _, c := range cpus {
-		t.noteAll(c.Problems)
-		if c.Regs != nil {
-			running = append(running, unwind.Running{Task: c.Task, CPU: c.CPU, Regs: *c.Regs, Panic: c.CPU == f.CPU})
-		}
-	}
 	var frames []unwind.Frame
-	u, err := unwind.New(t.p, running...)
-	if err == nil {
-		var trace unwind.Trace
-		trace, err = u.Task(task)
+	u, _, err := kernel.Unwinder(t.p)
+	t.note(err)
+	if u != nil {
+		trace, err := u.Task(addr.Virt(f.Task.Address))
+		t.note(err)
 		frames = trace.Frames
 	}
-	t.note(err)
 	at := crashFrame(frames, r)
 	if at < 0 {
 		// The stack cannot say where it was. The log may.

@@ -64,10 +64,17 @@ func (t *triage) what() string {
 			return t.access() + " that no page allows"
 		}
 		state := "which is not mapped"
+		if *f.Address>>63 == 0 {
+			state = "an address of user space"
+		}
 		if f.ErrorCode != nil && *f.ErrorCode&1 != 0 { // X86_PF_PROT
 			state = "which is mapped but does not allow it"
 		}
 		return fmt.Sprintf("%s at %#x, %s", t.access(), *f.Address, state)
+	case oops.GPF:
+		if o := t.faulting(); o != nil {
+			return fmt.Sprintf("%s through a pointer that is no address, %#x", t.access(), o.address)
+		}
 	case oops.Panic, oops.Other, "":
 		if f.Message != "" {
 			return "a panic: " + f.Message
@@ -86,17 +93,22 @@ func (t *triage) what() string {
 
 // access is the access that faulted, with its width where the instruction tells.
 func (t *triage) access() string {
-	f := &t.f.Panic
-	name := map[string]string{"read": "a read", "write": "a write", "exec": "a jump"}[f.Access]
-	if name == "" {
-		name = "an access"
-	}
-	if o := t.faulting(); o != nil && o.size > 0 && f.Access != "exec" {
-		unit := "bytes"
-		if o.size == 1 {
-			unit = "byte"
+	access, o := t.f.Panic.Access, t.faulting()
+	if access == "" && o != nil {
+		access = "read"
+		if o.store {
+			access = "write"
 		}
-		name += fmt.Sprintf(" of %d %s", o.size, unit)
+	}
+	name := map[string]string{"read": "a read", "write": "a write", "exec": "a jump"}[access]
+	switch {
+	case name == "":
+		name = "an access"
+	case o == nil || o.size == 0 || access == "exec":
+	case o.size == 1:
+		name += " of 1 byte"
+	default:
+		name += fmt.Sprintf(" of %d bytes", o.size)
 	}
 	return name
 }
@@ -194,7 +206,7 @@ func (t *triage) whyAccess() string {
 		return why
 	case o.base == "rip":
 		return fmt.Sprintf("the %s `%s` is to a variable of its own", verb, insn)
-	case o.base == "" || o.index != "" && plausible(f.Registers[o.base]) && !plausible(f.Registers[o.index]):
+	case o.base == "" || o.index != "" && pointer(f.Registers[o.base]) && !small(f.Registers[o.index]):
 		culprit, role = o.index, "index into the address"
 	}
 	v := f.Registers[culprit]
@@ -208,8 +220,14 @@ func (t *triage) whyAccess() string {
 	return why
 }
 
-// plausible reports whether v looks like a pointer into the kernel.
-func plausible(v uint64) bool { return canonical(v) && v>>63 == 1 && v < ^uint64(nullPage) }
+// pointer reports whether v looks like a pointer into the kernel.
+func pointer(v uint64) bool { return canonical(v) && v>>63 == 1 && v < ^uint64(nullPage) }
+
+// small reports whether v looks like an index into an array, perhaps a negative one.
+func small(v uint64) bool {
+	const most = 1 << 20
+	return v < most || -v < most
+}
 
 func number(v uint64) string {
 	if v < 10 {
