@@ -193,13 +193,13 @@ func ascii(b []byte) string {
 func (r *memoryResult) WriteText(t *Text) {
 	if r.style.text {
 		const line = 60
-		for i := 0; i < len(r.data); i += line {
+		for i := 0; i < len(r.data) && t.Err() == nil; i += line {
 			t.Printf("%016x:  %s\n", r.Address+uint64(i), ascii(r.data[i:min(i+line, len(r.data))]))
 		}
 		return
 	}
 	perLine := 16 / r.Unit
-	for i := 0; i < len(r.Values); i += perLine {
+	for i := 0; i < len(r.Values) && t.Err() == nil; i += perLine {
 		var b strings.Builder
 		n := min(perLine, len(r.Values)-i)
 		for j := range perLine {

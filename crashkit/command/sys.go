@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,6 +55,9 @@ func (e *Env) system() (*system, error) {
 	s.Dump.Partial = s.info.DumpLevel > 0 || s.info.Truncated || s.info.Incomplete
 	s.Dump.Problems = append([]string{}, s.info.Problems...)
 	errs := append([]error(nil), s.Problems...)
+	if s.UTS.Release == "" {
+		s.UTS.Release = e.Program.Info.OSRelease()
+	}
 	all, err := e.tasks()
 	errs = append(errs, err)
 	s.Tasks = len(all)
@@ -82,27 +86,53 @@ func (s *system) WriteText(t *Text) {
 	}
 	t.Printf("      KERNEL: (symbols and types from the dump)%s\n", tainted)
 	t.Printf("    DUMPFILE: %s%s\n", s.Dump.Path, note)
-	t.Printf("        CPUS: %d", s.CPUsPresent)
-	if off := s.CPUsPresent - s.CPUsOnline; off > 0 {
-		t.Printf(" [OFFLINE: %d]", off)
+	cpus := count(s.CPUsPresent)
+	if off := s.CPUsPresent - s.CPUsOnline; off > 0 && s.CPUsOnline > 0 {
+		cpus += fmt.Sprintf(" [OFFLINE: %d]", off)
 	}
-	t.String("\n")
-	date := "(unknown)"
+	date, up, load, memory := unknown, unknown, unknown, unknown
 	if !s.CrashTime.IsZero() {
 		date = s.CrashTime.Format(crashTimeLayout)
 	}
-	t.Printf("        DATE: %s\n", date)
-	t.Printf("      UPTIME: %s\n", uptime(s.Uptime))
-	t.Printf("LOAD AVERAGE: %.2f, %.2f, %.2f\n", s.Load[0], s.Load[1], s.Load[2])
-	t.Printf("       TASKS: %d\n", s.Tasks)
-	t.Printf("    NODENAME: %s\n", safe(s.UTS.Nodename))
-	t.Printf("     RELEASE: %s\n", safe(s.UTS.Release))
-	t.Printf("     VERSION: %s\n", safe(s.UTS.Version))
-	t.Printf("     MACHINE: %s\n", safe(s.UTS.Machine))
-	t.Printf("      MEMORY: %s\n", memorySize(s.MemoryBytes))
-	if s.Panic != "" {
-		t.Printf("       PANIC: %q\n", safe(s.Panic))
+	if s.Uptime > 0 {
+		up = uptime(s.Uptime)
 	}
+	if s.Load != [3]float64{} || len(s.Problems) == 0 {
+		load = fmt.Sprintf("%.2f, %.2f, %.2f", s.Load[0], s.Load[1], s.Load[2])
+	}
+	if s.MemoryBytes > 0 {
+		memory = memorySize(s.MemoryBytes)
+	}
+	t.Printf("        CPUS: %s\n", cpus)
+	t.Printf("        DATE: %s\n", date)
+	t.Printf("      UPTIME: %s\n", up)
+	t.Printf("LOAD AVERAGE: %s\n", load)
+	t.Printf("       TASKS: %s\n", count(s.Tasks))
+	t.Printf("    NODENAME: %s\n", name(s.UTS.Nodename))
+	t.Printf("     RELEASE: %s\n", name(s.UTS.Release))
+	t.Printf("     VERSION: %s\n", name(s.UTS.Version))
+	t.Printf("     MACHINE: %s\n", name(s.UTS.Machine))
+	t.Printf("      MEMORY: %s\n", memory)
+	if s.Panic != "" {
+		t.Printf("       PANIC: \"%s\"\n", safe(s.Panic))
+	}
+}
+
+// unknown stands for what the dump does not say.
+const unknown = "(unknown)"
+
+func count(n int) string {
+	if n == 0 {
+		return unknown
+	}
+	return strconv.Itoa(n)
+}
+
+func name(s string) string {
+	if s == "" {
+		return unknown
+	}
+	return safe(s)
 }
 
 // uptime returns a time as crash writes it: "3 days, 04:05:06".

@@ -24,5 +24,12 @@ func (t *Text) String(s string) {
 	t.w.WriteString(s) //nolint:errcheck // the writer keeps it for Flush
 }
 
+// Err returns the first error of writing so far. What renders a great deal asks
+// now and then whether to go on.
+func (t *Text) Err() error {
+	_, err := t.w.Write(nil)
+	return err
+}
+
 // Flush writes what is buffered and returns the first error of all writing.
 func (t *Text) Flush() error { return t.w.Flush() }

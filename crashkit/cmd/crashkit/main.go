@@ -125,7 +125,6 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 	}
 	s := &session{
 		env:    command.NewEnv(p, o.paths[0]),
-		out:    command.NewText(stdout),
 		stdout: stdout,
 		stderr: stderr,
 		json:   o.json,
@@ -148,11 +147,12 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 // session runs commands and shows their answers.
 type session struct {
 	env    *command.Env
-	out    *command.Text
 	stdout io.Writer
 	stderr io.Writer
 	json   bool
 	status int
+
+	interactive bool // an interrupt ends the command, not the session
 }
 
 func (s *session) warn(err error) {
@@ -226,7 +226,13 @@ func (s *session) line(ctx context.Context, line string) bool {
 	if errors.Is(a.Err, command.ErrQuit) {
 		return false
 	}
-	if err := s.show(a); err != nil {
+	err := s.show(ctx, a)
+	switch {
+	case ctx.Err() != nil:
+		s.warn(errors.New("interrupted"))
+		s.status = exitFailed
+		return s.interactive
+	case err != nil:
 		s.warn(fmt.Errorf("write the answer: %w", err))
 		s.status = exitFailed
 		return false
@@ -240,17 +246,29 @@ func (s *session) line(ctx context.Context, line string) bool {
 	return true
 }
 
-// show writes an answer.
-func (s *session) show(a *command.Answer) error {
+// writerFunc is an io.Writer.
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// show writes an answer until ctx ends.
+func (s *session) show(ctx context.Context, a *command.Answer) error {
+	w := writerFunc(func(b []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return s.stdout.Write(b)
+	})
 	if s.json {
-		enc := json.NewEncoder(s.stdout)
+		enc := json.NewEncoder(w)
 		enc.SetEscapeHTML(false)
 		return enc.Encode(a)
 	}
+	out := command.NewText(w)
 	if a.Result != nil {
-		a.Result.WriteText(s.out)
+		a.Result.WriteText(out)
 	}
-	return s.out.Flush()
+	return out.Flush()
 }
 
 // version names the program and what it was built from.

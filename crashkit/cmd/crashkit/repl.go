@@ -12,6 +12,8 @@ import (
 
 	"github.com/peterh/liner"
 	"golang.org/x/term"
+
+	"crashlab/crashkit/command"
 )
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
@@ -21,10 +23,12 @@ const prompt = "crashkit> "
 // repl reads commands from a prompt until quit or end of input. A command that
 // failed there has been seen: the exit status is 0.
 func (s *session) repl() int {
+	s.interactive = true
 	banner, err := s.env.Banner()
-	banner.WriteText(s.out)
-	s.out.String("\n")
-	if err := s.out.Flush(); err != nil {
+	out := command.NewText(s.stdout)
+	banner.WriteText(out)
+	out.String("\n")
+	if err := out.Flush(); err != nil {
 		s.warn(err)
 		return exitFailed
 	}
