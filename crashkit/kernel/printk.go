@@ -255,7 +255,7 @@ func (r *ring) text(id, begin, next, want uint64) (string, error) {
 	if begin>>r.dataBits != (next-1)>>r.dataBits {
 		at, n = 0, next&(size-1)
 	}
-	if n < idSize || n > size-at {
+	if next-begin > size || n < idSize || n > size-at {
 		return "", fmt.Errorf("block [%#x, %#x) is not in a ring of %#x", begin, next, size)
 	}
 	block := make([]byte, min(n, idSize+want))
