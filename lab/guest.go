@@ -86,20 +86,21 @@ func (g *guest) await(ctx context.Context, stage wire.Stage, kind wire.EventKind
 			}
 		}
 	}()
-	p.Done = there
+	doing := p.Name
+	p.Name, p.Done = "", there // the name is ours to tell
 	p.Deadline, p.Silence = g.machine.Accel.Scale(p.Deadline), g.machine.Accel.Scale(p.Silence)
 	_, err := g.watch.Await(ctx, p)
 	e, ok, _ := g.find(match)
 	switch {
 	case ok && e.Kind == wire.EventError:
 		return e, &blame.Error{
-			Party: blame.Kernel, Doing: fmt.Sprintf("%s, in the guest's %s", p.Name, e.Name),
+			Party: blame.Kernel, Doing: fmt.Sprintf("%s, in the guest's %s", doing, e.Name),
 			Err: errors.New(e.Text), Look: texts(g.Console().Tail(20)), Replay: execx.Quote(g.machine.Argv()),
 		}
 	case ok:
 		return e, nil
 	}
-	return e, guestError(p.Name, g.machine, err)
+	return e, guestError(doing, g.machine, err)
 }
 
 // guestError turns what package qemu says of a guest into whose fault it is.

@@ -205,11 +205,14 @@ func crashParts(t *testing.T, change func(*wire.FirstJob)) crashSpec {
 }
 
 // crashUntilError goes through the phases and returns the first error.
-func crashUntilError(t *testing.T, s crashSpec) error {
+func crashUntilError(t *testing.T, s crashSpec, change func(*qemu.Machine)) error {
 	t.Helper()
 	c, err := newCrash(s)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if change != nil {
+		change(&c.machine)
 	}
 	defer c.close()
 	ctx := t.Context()
@@ -232,17 +235,18 @@ func crashUntilError(t *testing.T, s crashSpec) error {
 // in seconds, with the last console lines and the command to run it by hand.
 func TestGuestFaults(t *testing.T) {
 	for _, tt := range []struct {
-		name  string
-		job   func(*wire.FirstJob)
-		spec  func(*crashSpec)
-		party blame.Party
-		kind  qemu.Kind // of the *qemu.Error, if there is one
-		phase string
-		text  string
+		name    string
+		job     func(*wire.FirstJob)
+		spec    func(*crashSpec)
+		machine func(*qemu.Machine)
+		party   blame.Party
+		kind    qemu.Kind // of the *qemu.Error, if there is one
+		phase   string
+		text    string
 	}{
 		{name: "no init", spec: func(s *crashSpec) { s.cmdline = "rdinit=/nothing" },
 			party: blame.Kernel, kind: qemu.Panicked, phase: "boot", text: "Kernel panic"},
-		{name: "never boots", spec: func(s *crashSpec) { s.kernel = "" },
+		{name: "never boots", machine: func(m *qemu.Machine) { m.Kernel, m.Initrd, m.Cmdline = "", "", "" },
 			party: blame.Kernel, kind: qemu.Hung, phase: "boot"},
 		{name: "not a kernel", spec: func(s *crashSpec) { s.kernel = "/etc/hostname" },
 			party: blame.Infrastructure, kind: qemu.Refused, phase: "boot"},
@@ -261,7 +265,7 @@ func TestGuestFaults(t *testing.T) {
 				tt.spec(&spec)
 			}
 			start := time.Now()
-			err := crashUntilError(t, spec)
+			err := crashUntilError(t, spec, tt.machine)
 			if err == nil {
 				t.Fatal("the run succeeded")
 			}
@@ -334,6 +338,7 @@ func TestCaptureDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	end := len(bytes.TrimRight(whole, "\x00"))
+	whole = whole[:end] // the rest of the disk was never written
 	for _, at := range []int{0, 5000, end / 3, end / 2, end - 1} {
 		b := bytes.Clone(whole)
 		b[at] ^= 0x40
