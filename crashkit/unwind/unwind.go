@@ -191,7 +191,7 @@ func (u *Unwinder) Task(task addr.Virt) (Trace, error) {
 // fromCPU unwinds the stack of a task that was on a CPU.
 func (u *Unwinder) fromCPU(r Running) (Trace, error) {
 	if r.Panic {
-		if s, ok := u.crashPath(r.Task); ok {
+		if s, ok := u.crashPath(r); ok {
 			t, err := u.trace(u.walker(r.Task), s)
 			if err == nil {
 				return t, nil
@@ -289,20 +289,20 @@ func (u *Unwinder) name(f *Frame, signal bool) {
 }
 
 // crashPath returns the state at the call of machine_kexec, which never returns,
-// on the stack of the given task or on that of an interrupt or exception.
+// on the stack of the task or on one of the CPU for interrupts and exceptions.
 //
 // The word that a call inside of machine_kexec left there is a frame of its own
 // if its caller, found by the unwind data, is in fact a call of machine_kexec.
-func (u *Unwinder) crashPath(task addr.Virt) (state, bool) {
+func (u *Unwinder) crashPath(r Running) (state, bool) {
 	fn, ok := u.p.Syms.Lookup("machine_kexec")
 	if !ok || !u.hasORC() {
 		return state{}, false
 	}
-	stacks, _ := u.stacks() // those that were found
-	if own := u.walker(task).own; own.End != 0 {
-		stacks = append([]Stack{own}, stacks...)
-	}
-	for _, stack := range stacks {
+	all, _ := u.stacks() // those that were found
+	for _, stack := range append([]Stack{u.walker(r.Task).own}, all...) {
+		if stack.CPU >= 0 && stack.CPU != r.CPU {
+			continue
+		}
 		b := make([]byte, stack.End-stack.Start)
 		if err := u.p.Read(stack.Start, b); err != nil {
 			continue
@@ -314,7 +314,7 @@ func (u *Unwinder) crashPath(task addr.Virt) (state, bool) {
 			}
 			at := stack.Start + addr.Virt(off)
 			s := state{ip: ip, at: at, sp: at + 8, how: Regs}
-			next, err := u.walker(task).step(s)
+			next, err := u.walker(r.Task).step(s)
 			if err == nil && u.calls(next.ip, fn.Addr) {
 				return s, true
 			}
