@@ -49,11 +49,11 @@ func Decode(code []byte, pc addr.Virt, sym Symbolizer) (Inst, error) {
 		// X86asm does not tell an instruction cut off from none at all.
 		padded = append(make([]byte, 0, MaxLen), code...)[:MaxLen]
 	}
-	in, name, err := decode(padded)
+	in, name, ok := decode(padded)
 	if len(code) == 0 || in.Len > len(code) {
 		return Inst{}, fmt.Errorf("disassemble %v: %w", pc, ErrTruncated)
 	}
-	if err != nil {
+	if !ok {
 		return bad(code, pc), nil
 	}
 	out := Inst{Addr: pc, Len: in.Len, Bytes: code[:in.Len:in.Len]}

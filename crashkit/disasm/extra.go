@@ -1,13 +1,10 @@
 package disasm
 
 import (
-	"errors"
 	"strings"
 
 	"golang.org/x/arch/x86/x86asm"
 )
-
-var errUndefined = errors.New("not an instruction")
 
 // shape says which operands follow an opcode. All but fixed are those of a
 // common instruction, whose opcode then stands in for the decoding.
@@ -145,22 +142,22 @@ var extras = []extra{
 
 // decode decodes the first instruction of code. The name is empty where the
 // decoder's own mnemonic holds; without operands it is the instruction's whole
-// text and in.Op is 0.
-func decode(code []byte) (in x86asm.Inst, name string, err error) {
+// text and in.Op is 0. It is not ok if there is no such instruction.
+func decode(code []byte) (in x86asm.Inst, name string, ok bool) {
 	p := parse(code)
 	for i := range extras {
 		if x := &extras[i]; x.matches(p) {
-			in, name, err = x.decode(code, p)
+			in, name, ok = x.decode(code, p)
 			normalize(&in, code)
-			return in, name, err
+			return in, name, ok
 		}
 	}
-	in, err = x86asm.Decode(code, 64)
+	in, err := x86asm.Decode(code, 64)
 	if err != nil || in.Op == 0 { // Op 0 is a prefix before an unknown opcode
-		return x86asm.Inst{}, "", errUndefined
+		return x86asm.Inst{}, "", false
 	}
 	normalize(&in, code)
-	return in, "", err
+	return in, "", true
 }
 
 // parts is an instruction cut into prefixes and the rest.
@@ -215,13 +212,13 @@ func (x *extra) matches(p parts) bool {
 }
 
 // decode decodes the instruction code, which x matches and whose parts are p.
-func (x *extra) decode(code []byte, p parts) (x86asm.Inst, string, error) {
+func (x *extra) decode(code []byte, p parts) (x86asm.Inst, string, bool) {
 	name, name64, _ := strings.Cut(x.name, "|")
 	if p.rex&8 != 0 && name64 != "" {
 		name = name64
 	}
 	if x.shape == fixed {
-		return x86asm.Inst{Len: p.len + len(x.opcode)}, name, nil
+		return x86asm.Inst{Len: p.len + len(x.opcode)}, name, true
 	}
 	rex := p.rex
 	if x.wide {
@@ -245,11 +242,11 @@ func (x *extra) decode(code []byte, p parts) (x86asm.Inst, string, error) {
 	alias = append(alias, operands[:min(len(operands), MaxLen)]...)
 	in, err := x86asm.Decode(alias, 64)
 	if err != nil || in.Op == 0 {
-		return x86asm.Inst{}, "", errUndefined
+		return x86asm.Inst{}, "", false
 	}
 	used := in.Len - head
 	in.Len = len(code) - len(operands) + used
-	return in, name, nil
+	return in, name, true
 }
 
 // absolute reports whether in holds an address of eight bytes, as MOV only can.

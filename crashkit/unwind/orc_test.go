@@ -5,12 +5,8 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"crashlab/crashkit/addr"
 )
-
-var cmpUnexported = cmp.AllowUnexported(orcEntry{}, state{})
 
 func TestORCDecode(t *testing.T) {
 	for _, test := range []struct {
