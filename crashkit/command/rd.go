@@ -1,6 +1,7 @@
 package command
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -180,7 +181,7 @@ func unit(b []byte, bigEndian bool) uint64 {
 func printable(c byte) bool { return c >= ' ' && c <= '~' }
 
 func ascii(b []byte) string {
-	s := []byte(b)
+	s := bytes.Clone(b)
 	for i, c := range s {
 		if !printable(c) {
 			s[i] = '.'

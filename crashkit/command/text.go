@@ -6,7 +6,7 @@ import (
 	"io"
 )
 
-// Text writes a result as text. The first error sticks and comes out of Flush.
+// Text writes a result as text. The writer keeps the first error for Flush.
 type Text struct {
 	w *bufio.Writer
 }
@@ -16,12 +16,12 @@ func NewText(w io.Writer) *Text { return &Text{bufio.NewWriterSize(w, 64<<10)} }
 
 // Printf writes formatted text.
 func (t *Text) Printf(format string, args ...any) {
-	fmt.Fprintf(t.w, format, args...) //nolint:errcheck // the writer keeps it for Flush
+	fmt.Fprintf(t.w, format, args...) // the writer keeps an error for Flush
 }
 
 // String writes s.
 func (t *Text) String(s string) {
-	t.w.WriteString(s) //nolint:errcheck // the writer keeps it for Flush
+	t.w.WriteString(s) // the writer keeps an error for Flush
 }
 
 // Err returns the first error of writing so far. What renders a great deal asks

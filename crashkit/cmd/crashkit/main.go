@@ -166,7 +166,7 @@ func (s *session) runSources(sources []source, stdin io.Reader) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	for _, src := range sources {
-		more := true
+		var more bool
 		switch src.file {
 		case "":
 			more = s.line(ctx, src.line)
@@ -179,7 +179,7 @@ func (s *session) runSources(sources []source, stdin io.Reader) int {
 				return exitUsage
 			}
 			more = s.lines(ctx, f)
-			f.Close() //nolint:errcheck // only read
+			f.Close()
 		}
 		if !more {
 			break
