@@ -1,6 +1,6 @@
 //go:build mage
 
-// The targets are in lab/targets, an ordinary package that can be tested.
+// crashlab crashes real Linux kernels on purpose and reads what is left of them.
 package main
 
 import (

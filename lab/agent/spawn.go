@@ -49,7 +49,7 @@ func spawn(c *child) (pid int, err error) {
 	}
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), 0, 8, 0, 0)
 	unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_NAME, uintptr(unsafe.Pointer(&c.name)), 0)
-	for c.spin {
+	for c.spin { //nolint:staticcheck // for ever: it is killed by the crash
 	}
 	_, _, errno = unix.RawSyscall(c.nr, c.arg[0], c.arg[1], c.arg[2])
 	for {

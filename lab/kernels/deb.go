@@ -115,7 +115,7 @@ func untar(tr *tar.Reader, root *os.Root, keep func(string) bool) error {
 	var total int64
 	for {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
@@ -229,7 +229,7 @@ func (e *exactly) Read(p []byte) (int, error) {
 
 // limited stops when the context ends or more than left bytes come.
 type limited struct {
-	ctx  context.Context
+	ctx  context.Context //nolint:containedctx // a Reader has no other way to stop
 	r    io.Reader
 	left int64
 }
@@ -246,7 +246,7 @@ func (l *limited) Read(p []byte) (int, error) {
 }
 
 func noEOF(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
