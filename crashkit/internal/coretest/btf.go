@@ -97,6 +97,9 @@ func (b *BTF) Int(name string, size int, signed bool) ID {
 // Ptr adds a pointer.
 func (b *BTF) Ptr(to ID) ID { return b.Raw("", 2, 0, false, uint32(to)) }
 
+// SetPtr defines a declared ID as a pointer.
+func (b *BTF) SetPtr(id, to ID) ID { return b.define(id, "", 2, 0, false, uint32(to)) }
+
 // Array adds an array of n elements.
 func (b *BTF) Array(elem ID, n int) ID {
 	return b.Raw("", 3, 0, false, 0, uint32(elem), uint32(elem), uint32(n))
