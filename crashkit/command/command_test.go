@@ -242,11 +242,19 @@ func TestSafe(t *testing.T) {
 		"a\rb\x7f\x00": `a\x0db\x7f\x00`,
 		"grün":         "grün",
 		"\xff\xc3":     `\xff\xc3`,
-		"\u009b31m":    `\xc231m`,
+		"\u009b31m":    `\xc2\x9b31m`,
+		"two\nlines":   `two\x0alines`,
 	} {
 		if got := safe(s); got != want {
 			t.Errorf("safe(%q) = %q; want %q", s, got, want)
 		}
+	}
+}
+
+// TestPrintable does the same for what goes out as a whole.
+func TestPrintable(t *testing.T) {
+	if got, want := Printable("a\tb\n\x1b]0;x\a"), "a\tb\n"+`\x1b]0;x\x07`; got != want {
+		t.Errorf("Printable() = %q; want %q", got, want)
 	}
 }
 

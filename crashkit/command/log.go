@@ -83,28 +83,3 @@ func (r *logResult) WriteText(t *Text) {
 		}
 	}
 }
-
-// safe returns text from the dump with what a terminal would obey, control
-// characters and bytes that are no UTF-8, written as \xNN.
-func safe(s string) string {
-	clean := true
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; c < ' ' && c != '\t' || c >= 0x7f {
-			clean = false
-			break
-		}
-	}
-	if clean {
-		return s
-	}
-	var b strings.Builder
-	for i, r := range s {
-		switch {
-		case r == '\t' || r >= ' ' && r != 0x7f && r != '\ufffd' && (r < 0x80 || r >= 0xa0):
-			b.WriteRune(r)
-		default:
-			fmt.Fprintf(&b, `\x%02x`, s[i])
-		}
-	}
-	return b.String()
-}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"crashlab/crashkit"
 	"crashlab/crashkit/internal/fixture"
 	"crashlab/crashkit/unwind"
 )
@@ -258,5 +259,22 @@ func TestConsole(t *testing.T) {
 		if !have[l] {
 			t.Errorf("log has no line %q, which the console has", l)
 		}
+	}
+}
+
+// BenchmarkSys measures what "crashkit -c sys" does: to open a dump, symbols
+// and types included, and to answer.
+func BenchmarkSys(b *testing.B) {
+	path := fixture.Path(b, fixture.NullDeref)
+	b.ReportAllocs()
+	for b.Loop() {
+		p, err := crashkit.Open(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if a := Run(b.Context(), NewEnv(p, path), "sys"); a.Err != nil {
+			b.Fatal(a.Err)
+		}
+		p.Close()
 	}
 }

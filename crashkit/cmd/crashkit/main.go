@@ -157,7 +157,7 @@ type session struct {
 
 func (s *session) warn(err error) {
 	for _, p := range command.Problems(err) {
-		fmt.Fprintf(s.stderr, "crashkit: %s\n", p)
+		fmt.Fprintf(s.stderr, "crashkit: %s\n", command.Printable(p))
 	}
 }
 
@@ -240,7 +240,7 @@ func (s *session) line(ctx context.Context, line string) bool {
 	if a.Err != nil {
 		s.status = exitFailed
 		for _, p := range command.Problems(a.Err) {
-			fmt.Fprintf(s.stderr, "crashkit: %s: %s\n", a.Command, p)
+			fmt.Fprintf(s.stderr, "crashkit: %s: %s\n", a.Command, command.Printable(p))
 		}
 	}
 	return true
