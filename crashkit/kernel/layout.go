@@ -1,11 +1,6 @@
 package kernel
 
-import (
-	"fmt"
-	"strings"
-
-	"crashlab/crashkit/ctype"
-)
+import "strings"
 
 // Need is a member of a C type that the analyzer reads.
 type Need struct {
@@ -14,43 +9,11 @@ type Need struct {
 	// Any are the names that the member has had, newest first; one of them is
 	// enough. A name may be a path through nested structs.
 	Any []string
-	// Why says what is missing from the answers without it.
+	// Why names the answers that are missing without it.
 	Why string
 	// Optional members are absent from some kernels, by version or
 	// configuration, and then nothing is missing.
 	Optional bool
-}
-
-func (n Need) String() string { return n.Type + "." + strings.Join(n.Any, " or ") }
-
-// Missing returns the needs that are not optional and that a kernel with those
-// types does not meet: a kernel newer than this table, most likely.
-func Missing(types *ctype.Set) []error {
-	var errs []error
-	for _, n := range Layout() {
-		if err := n.resolve(types); err != nil && !n.Optional {
-			errs = append(errs, fmt.Errorf("%s: %w", n.Why, err))
-		}
-	}
-	return errs
-}
-
-// resolve looks for the need in a kernel's types.
-func (n Need) resolve(types *ctype.Set) error {
-	if n.Type == "enumerator" {
-		for _, name := range n.Any {
-			if _, ok := types.Enumerator(name); ok {
-				return nil
-			}
-		}
-		return fmt.Errorf("enumerator %s: %w", strings.Join(n.Any, " or "), ctype.ErrNotFound)
-	}
-	t, err := types.Lookup(n.Type)
-	if err != nil || len(n.Any) == 0 {
-		return err
-	}
-	_, err = ctype.OffsetOf(t, n.Any...)
-	return err
 }
 
 // Layout returns all that package crashkit, and those above it, know of C types

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -35,11 +36,31 @@ func realTypes(t *testing.T) map[string]*ctype.Set {
 	return all
 }
 
+// resolve looks for the need in a kernel's types.
+func (n Need) resolve(types *ctype.Set) error {
+	if n.Type == "enumerator" {
+		for _, name := range n.Any {
+			if _, ok := types.Enumerator(name); ok {
+				return nil
+			}
+		}
+		return fmt.Errorf("enumerator %s: %w", strings.Join(n.Any, " or "), ctype.ErrNotFound)
+	}
+	t, err := types.Lookup(n.Type)
+	if err != nil || len(n.Any) == 0 {
+		return err
+	}
+	_, err = ctype.OffsetOf(t, n.Any...)
+	return err
+}
+
 // Every kernel has what the table says that all have.
 func TestLayoutOfRealKernels(t *testing.T) {
 	for name, types := range realTypes(t) {
-		for _, err := range Missing(types) {
-			t.Errorf("%s: %v", name, err)
+		for _, n := range Layout() {
+			if err := n.resolve(types); err != nil && !n.Optional {
+				t.Errorf("%s: no %s: %v", name, n.Why, err)
+			}
 		}
 	}
 }
