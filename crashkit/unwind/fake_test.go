@@ -16,6 +16,7 @@ type fake struct {
 	text    []textRange // each is one function
 	stacks  []Stack
 	tracers map[addr.Virt]addr.Virt // what the trampoline at a slot replaced
+	fp      bool
 }
 
 const (
@@ -123,6 +124,8 @@ func (f *fake) orc(ip addr.Virt) (orcEntry, error) {
 }
 
 func (f *fake) hasORC() bool { return f.table != nil }
+
+func (f *fake) keepsFP() bool { return f.fp }
 
 func (f *fake) isText(v addr.Virt) bool {
 	_, ok := f.function(v)

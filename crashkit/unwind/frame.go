@@ -46,8 +46,8 @@ type Frame struct {
 	// Partial says that of Regs only RIP, CS, EFlags, RSP and SS were saved.
 	Partial bool `json:"partial,omitempty"`
 
-	// Reliable says that every step up to this frame followed the kernel's own
-	// unwind data. A frame that is not may be left over from an earlier call.
+	// Reliable says that no step up to this frame was a guess. A frame that is not
+	// reliable may be left over from an earlier call.
 	Reliable bool `json:"reliable"`
 }
 

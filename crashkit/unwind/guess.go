@@ -15,6 +15,7 @@ import (
 func (w *walker) framePointer(s state) (state, error) {
 	next := s
 	next.how, next.signal = FP, false
+	next.guessed = s.guessed || !w.m.keepsFP()
 	switch {
 	case !s.bpKnown:
 		return s, errors.New("RBP is not known")

@@ -52,7 +52,8 @@ func (w *walker) nonStandard(s state) (state, error) {
 		}
 		return next, nil
 	}
-	next.bpKnown = false
+	// It may be left over from an earlier call.
+	next.bpKnown, next.guessed = false, true
 	for at := s.sp; at < s.sp+maxFrameSize; at += 8 {
 		if found(at) {
 			return next, nil

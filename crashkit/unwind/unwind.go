@@ -9,6 +9,7 @@
 package unwind
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -133,6 +134,13 @@ func (u *Unwinder) orc(ip addr.Virt) (orcEntry, error) {
 }
 
 func (u *Unwinder) hasORC() bool { return u.table != nil }
+
+// keepsFP looks at the start of a function that every kernel has.
+func (u *Unwinder) keepsFP() bool {
+	s, ok := u.p.Syms.Lookup("schedule")
+	var b [32]byte
+	return ok && u.p.Read(s.Addr, b[:]) == nil && bytes.Contains(b[:], []byte("\x55\x48\x89\xe5")) // push %rbp; mov %rsp,%rbp
+}
 
 func (u *Unwinder) inImage(v addr.Virt) bool {
 	return slices.ContainsFunc(u.image, func(r textRange) bool { return v >= r.start && v < r.end })
@@ -272,6 +280,9 @@ func (u *Unwinder) trace(w *walker, s state) (Trace, error) {
 		u.name(&f, s.signal)
 		t.Frames = append(t.Frames, f)
 	})
+	if err != nil && u.orcErr != nil {
+		err = fmt.Errorf("%w (without unwind tables: %w)", err, u.orcErr)
+	}
 	return t, err
 }
 

@@ -2,6 +2,7 @@ package unwind
 
 import (
 	"encoding/binary"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -259,14 +260,28 @@ func TestTaskPanicked(t *testing.T) {
 }
 
 func TestWithoutORCTables(t *testing.T) {
-	c := newCore(t, false)
-	sp := c.stack + 0x3000
-	c.Set(t, c.task, "struct task_struct", "thread.sp", sp)
-	c.Set(t, sp, "struct inactive_task_frame", "ret_addr", c.ret("plain0"))
-	c.Set(t, sp, "struct inactive_task_frame", "bp", sp+0x100)
-	c.Uint64(sp+0x108, uint64(c.ret("plain1")))
-	tr, err := c.unwinder().Task(c.task)
-	check(t, tr, err, "regs plain0 0x40", "frame-pointer plain1 0x40")
+	for _, kept := range []bool{true, false} {
+		c := newCore(t, false)
+		sp := c.stack + 0x3000
+		c.Set(t, c.task, "struct task_struct", "thread.sp", sp)
+		c.Set(t, sp, "struct inactive_task_frame", "ret_addr", c.ret("plain0"))
+		c.Set(t, sp, "struct inactive_task_frame", "bp", sp+0x100)
+		c.Uint64(sp+0x108, uint64(c.ret("plain1")))
+		c.Symbol("schedule", 'T', c.fn("plain9")+0x80)
+		if kept {
+			c.Write(c.fn("plain9")+0x80, []byte("\xf3\x0f\x1e\xfa\x55\x48\x89\xe5")) // endbr64; push %rbp; mov %rsp,%rbp
+		}
+		tr, err := c.unwinder().Task(c.task)
+		check(t, tr, err, "regs plain0 0x40", "frame-pointer plain1 0x40")
+		if got := tr.Frames[1].Reliable; got != kept {
+			t.Errorf("with frame pointers kept: %t, a frame is reliable: %t", kept, got)
+		}
+		// An error says that there were no tables.
+		c.Uint64(sp+0x108, 0x1234)
+		if tr, err := c.unwinder().Task(c.task); !errors.Is(err, errNoORC) {
+			t.Errorf("trace = %v, %v; want an error that says there are no tables", summary(tr.Frames), err)
+		}
+	}
 }
 
 func TestStacks(t *testing.T) {

@@ -27,6 +27,8 @@ type machine interface {
 	orc(ip addr.Virt) (orcEntry, error)
 	// hasORC reports whether the kernel has unwind data at all.
 	hasORC() bool
+	// keepsFP reports whether the kernel was built to keep frame pointers.
+	keepsFP() bool
 	// isText reports whether v lies in the code of the kernel or of a module.
 	isText(v addr.Virt) bool
 	// isReturn reports whether v is in code and follows a call instruction.
