@@ -159,16 +159,9 @@ func (e *Env) unwinder() (*unwind.Unwinder, error) {
 	if e.unwind != nil {
 		return e.unwind, nil
 	}
-	cpus, err := kernel.CPUs(e.Program)
-	var running []unwind.Running
-	for _, c := range cpus {
-		if c.Regs != nil {
-			running = append(running, unwind.Running{Task: c.Task, CPU: c.CPU, Regs: *c.Regs, Panic: c.Panic})
-		}
-	}
-	u, uerr := unwind.New(e.Program, running...)
-	if uerr != nil {
-		return nil, errors.Join(err, uerr)
+	u, _, err := kernel.Unwinder(e.Program)
+	if u == nil {
+		return nil, err
 	}
 	e.unwind = u
 	return u, err

@@ -125,7 +125,7 @@ type Frame struct {
 	Module    string `json:"module"` // "" for the kernel itself
 	IP        uint64 `json:"ip"`
 	SP        uint64 `json:"sp"`        // stack pointer of this frame
-	How       string `json:"how"`       // how the frame was found: "regs", "orc", "frame-pointer", "scan"
+	How       string `json:"how"`       // how the frame was found: "regs", "orc", "prologue", "frame-pointer", "scan"
 	Source    string `json:"source"`    // "file:line", if debug info is present
 	Exception bool   `json:"exception"` // the frame the processor was in when the exception hit
 	Reliable  bool   `json:"reliable"`  // false for a guess
