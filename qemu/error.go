@@ -59,7 +59,10 @@ func (e *Error) Error() string {
 	case PoweredOff:
 		b.WriteString("guest switched itself off")
 	case Panicked:
-		fmt.Fprintf(&b, "guest panicked: %s", e.Line.Text)
+		b.WriteString("guest panicked")
+		if e.Line.Text != "" {
+			b.WriteString(": " + e.Line.Text)
+		}
 	case Hung:
 		fmt.Fprintf(&b, "guest hangs: nothing on the console for %.1f s, machine %s", e.Silent.Seconds(), e.Status)
 	case Slow:

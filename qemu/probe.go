@@ -52,7 +52,7 @@ func ProbeAccel(ctx context.Context, binary string) (Probe, error) {
 	if err != nil {
 		return Probe{}, fmt.Errorf("try %s: %w", binary, err)
 	}
-	return Probe{TCG, "no KVM: " + kvmErr.Error(), version, key}, nil
+	return Probe{TCG, "KVM does not work: " + kvmErr.Error(), version, key}, nil
 }
 
 // checkKVM explains the usual reasons for which QEMU cannot use KVM.
@@ -114,6 +114,9 @@ func execute(ctx context.Context, binary string, accel Accel) (version string, e
 	_, err = g.Watch().Await(ctx, Phase{Deadline: probeTimeout})
 	if exit, ok := errors.AsType[*execx.Error](err); ok && exit.Code == probePassed {
 		return version, nil
+	}
+	if e, ok := errors.AsType[*Error](err); ok && e.Kind == Stopped {
+		return version, fmt.Errorf("guest code ends in state %s (%s)", e.Status, firstLine(e.Stderr))
 	}
 	return version, err
 }

@@ -3,6 +3,7 @@ package qemu
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -166,11 +167,16 @@ func (w *Watcher) ended(done <-chan struct{}) error {
 	if g.err != nil {
 		return g.err
 	}
-	kind := PoweredOff
-	if g.Reason() == "guest-reset" {
-		kind = Reset
+	switch reason := g.Reason(); reason {
+	case "guest-shutdown":
+		return g.failure(PoweredOff, g.endedAt, nil)
+	case "guest-reset":
+		return g.failure(Reset, g.endedAt, nil)
+	case "guest-panic":
+		return g.failure(Panicked, g.endedAt, nil)
+	default: // "host-qmp-quit", "host-signal", …
+		return g.failure(Killed, g.endedAt, fmt.Errorf("shutdown by %q", reason))
 	}
-	return g.failure(kind, g.endedAt, nil)
 }
 
 // stuck says how a guest is that makes no progress.

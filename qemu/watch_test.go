@@ -74,6 +74,7 @@ func TestAwaitFailures(t *testing.T) {
 		{Panicked, [][]byte{print(panicText + "\nRebooting"), reset()}, nil, Phase{}, "Unable to mount root fs"},
 		{Reset, [][]byte{print("booting\n"), reset()}, nil, Phase{}, "guest reset"},
 		{PoweredOff, [][]byte{print("booting\n"), powerOff()}, nil, Phase{}, "switched itself off"},
+		{Panicked, [][]byte{print("booting\n"), out8(0x505, 1), halt()}, []string{"-device", "pvpanic", "-action", "panic=shutdown"}, Phase{}, "guest panicked"},
 		{Stopped, [][]byte{print("booting\n"), out8(0x505, 1), halt()}, []string{"-device", "pvpanic", "-action", "panic=pause"}, Phase{}, "guest-panicked"},
 	} {
 		t.Run(string(tt.kind), func(t *testing.T) {
@@ -92,10 +93,21 @@ func TestAwaitFailures(t *testing.T) {
 			if len(e.Last) == 0 || len(e.Argv) == 0 {
 				t.Errorf("error with %d lines and %d arguments; want some", len(e.Last), len(e.Argv))
 			}
-			if e.Kind == Panicked && e.Line.Text != panicText {
+			if e.Kind == Panicked && e.Line.Text != "" && e.Line.Text != panicText {
 				t.Errorf("fatal line %q; want %q", e.Line.Text, panicText)
 			}
 		})
+	}
+}
+
+func TestAwaitQuit(t *testing.T) {
+	g := start(t, testMachine(t, halt()), Options{})
+	if err := g.QMP().Raw(t.Context()).Quit(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := g.Watch().Await(t.Context(), Phase{Name: "test"})
+	if e := wantKind(t, err, Killed); !strings.Contains(e.Error(), "host-qmp-quit") {
+		t.Errorf("error %q; want it to contain host-qmp-quit", e)
 	}
 }
 
