@@ -49,7 +49,7 @@ func Golden(ctx context.Context) error {
 	if err := tool(ctx, "go", "generate", "./..."); err != nil {
 		return err
 	}
-	return toolEnv(ctx, []string{"CRASHLAB_UPDATE=1"}, "go", "test", "./...")
+	return toolEnv(ctx, []string{"LAB_UPDATE=1"}, "go", "test", "./...")
 }
 
 // Doctor says what the machine has and lacks to run the lab.

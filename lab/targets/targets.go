@@ -97,5 +97,5 @@ func code(err error) error {
 		return nil
 	}
 	e := blame.Of(err)
-	return mg.Fatalf(int(e.Party), "whose fault: %s", e.Party)
+	return mg.Fatalf(int(e.Party), "exit code %d: %v", int(e.Party), e.Party)
 }
