@@ -26,7 +26,6 @@ func (t *triage) verdict() {
 // whats are the kinds that need no more words.
 var whats = map[string]string{
 	oops.GPF:          "an access to memory or to the processor's state that the processor does not allow",
-	oops.Bug:          "a BUG(): the code found a state that must not be",
 	oops.Warn:         "a warning on a kernel told to panic on warnings",
 	oops.Div0:         "a division by zero",
 	oops.InvalidOp:    "an invalid instruction",
@@ -50,7 +49,12 @@ func (t *triage) what() string {
 	switch f.Kind {
 	case oops.SysRq:
 		return "a deliberate crash: sysrq-c by " + taskName(f.Task)
+	case oops.Bug:
+		return "a BUG(), by which the code says that it found a state that must not be"
 	case oops.NullDeref:
+		if o := t.faulting(); o != nil && isErrno(f.Registers[o.base]) && o.base != "" {
+			return t.access() + " through a pointer that is an error code"
+		}
 		what := t.access() + " through a NULL pointer"
 		if f.Access == "exec" {
 			what = "a jump to a NULL pointer"
@@ -160,15 +164,38 @@ func (t *triage) why() string {
 			return t.whyJump()
 		}
 		return t.whyAccess()
-	case oops.Div0, oops.InvalidOp, oops.Bug:
+	case oops.Bug:
+		// "kernel BUG at FILE:LINE!"
+		if _, at, ok := strings.Cut(f.Title, "BUG at "); ok {
+			return "the check at " + strings.TrimSuffix(at, "!") + " failed"
+		}
+	case oops.Div0, oops.InvalidOp:
 		if f.Instruction.Text != "" {
 			return fmt.Sprintf("the processor was at `%s`", words(f.Instruction.Text))
 		}
+	case oops.StackGuard:
+		return recursion(f.Frames)
 	}
-	if f.Message != "" && f.Message != f.Title {
-		return f.Message
+	if f.Message != "" && f.Symbol != "" && len(f.Registers) == 0 {
+		return fmt.Sprintf("%s called panic: %q", f.Symbol, f.Message)
 	}
 	return ""
+}
+
+// recursion names the function that fills the stack by calling itself, if one does.
+func recursion(frames []facts.Frame) string {
+	const many = 5
+	count := make(map[string]int)
+	most := ""
+	for _, fr := range frames {
+		if count[fr.Symbol]++; fr.Symbol != "" && count[fr.Symbol] > count[most] {
+			most = fr.Symbol
+		}
+	}
+	if count[most] < many {
+		return ""
+	}
+	return fmt.Sprintf("%s is on the stack %d times: it calls itself without end", most, count[most])
 }
 
 // asker is the way by which someone asked for a crash.
@@ -260,10 +287,17 @@ func poison(v uint64) string {
 			return c.meaning
 		}
 	}
-	if v >= ^uint64(nullPage-2) { // MAX_ERRNO is 4095
+	if isErrno(v) {
 		return fmt.Sprintf("an error code, %d, taken for a pointer", int64(v))
 	}
 	return ""
+}
+
+// isErrno reports whether v is an error code as ERR_PTR makes it a pointer
+// (include/linux/err.h).
+func isErrno(v uint64) bool {
+	const maxErrno = 4095
+	return -v-1 < maxErrno
 }
 
 // whyJump explains that the processor was sent to where there is no code.

@@ -83,6 +83,45 @@ func TestVerdict(t *testing.T) {
 			},
 		},
 		{
+			"a member of an error code",
+			facts.Panic{
+				Kind: "null-deref", Access: "read", Address: at(0xc), ErrorCode: at(0), Symbol: "f", IP: 0xffffffff81000000,
+				Registers: map[string]uint64{"rdi": 0xfffffffffffffff4},
+			},
+			"8b4718", // mov 0x18(%rdi),%eax
+			facts.Verdict{
+				What:  "a read of 4 bytes through a pointer that is an error code",
+				Where: "f+0x0",
+				Why:   "RDI, the base of the address of the load `mov 0x18(%rdi),%eax`, is 0xfffffffffffffff4: an error code, -12, taken for a pointer",
+				Whose: "the kernel's own code",
+			},
+		},
+		{
+			"BUG",
+			facts.Panic{Kind: "bug", Title: "kernel BUG at mm/slub.c:435!", Symbol: "kfree", Offset: 2, IP: 0xffffffff81000000, Registers: map[string]uint64{"rax": 1}},
+			"0f0b",
+			facts.Verdict{
+				What:  "a BUG(), by which the code says that it found a state that must not be",
+				Where: "kfree+0x2",
+				Why:   "the check at mm/slub.c:435 failed",
+				Whose: "the kernel's own code",
+			},
+		},
+		{
+			"endless recursion",
+			facts.Panic{
+				Kind: "stack-guard", Symbol: "deep", IP: 0xffffffff81000000,
+				Frames: []facts.Frame{{Symbol: "deep", Exception: true}, {Symbol: "deep"}, {Symbol: "deep"}, {Symbol: "deep"}, {Symbol: "deep"}, {Symbol: "main"}},
+			},
+			"",
+			facts.Verdict{
+				What:  "a kernel stack that grew out of its bounds",
+				Where: "deep+0x0",
+				Why:   "deep is on the stack 5 times: it calls itself without end",
+				Whose: "the kernel's own code",
+			},
+		},
+		{
 			"an entry that is off its list",
 			facts.Panic{
 				Kind: "gpf", Title: "general protection fault, …", Symbol: "f", IP: 0xffffffff81000000,
@@ -145,7 +184,7 @@ func TestVerdict(t *testing.T) {
 				IP: 0xffffffff81000000,
 			},
 			"",
-			facts.Verdict{What: "a panic: out of cheese", Where: "redo+0x0 in module gone", Why: "out of cheese", Whose: "module gone"},
+			facts.Verdict{What: "a panic: out of cheese", Where: "redo+0x0 in module gone", Why: `redo called panic: "out of cheese"`, Whose: "module gone"},
 		},
 		{"no crash", facts.Panic{}, "", facts.Verdict{}},
 	} {
