@@ -40,6 +40,9 @@ func operands(code []byte, ip uint64, regs map[string]uint64) []operand {
 		}
 		o.jump = in.Op == x86asm.CALL || in.Op == x86asm.JMP
 		o.address = uint64(m.Disp)
+		if m.Base == x86asm.RIP {
+			o.address = uint64(int64(int32(m.Disp))) // the decoder leaves it without a sign
+		}
 		for _, r := range []struct {
 			reg   x86asm.Reg
 			scale uint64

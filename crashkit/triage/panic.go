@@ -225,6 +225,9 @@ func (t *triage) readable(v addr.Virt, b []byte) int {
 }
 
 func (t *triage) symbolize(v addr.Virt) (string, uint64, bool) {
+	if t.p == nil {
+		return "", 0, false
+	}
 	s, off, ok := t.p.FindSymbol(v)
 	return s.Name, off, ok
 }

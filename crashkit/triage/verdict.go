@@ -2,9 +2,12 @@ package triage
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
+	"crashlab/crashkit/addr"
 	"crashlab/crashkit/facts"
 	"crashlab/crashkit/kernel"
 	"crashlab/crashkit/oops"
@@ -80,6 +83,9 @@ func (t *triage) what() string {
 			return fmt.Sprintf("%s through a pointer that is no address, %#x", t.access(), o.address)
 		}
 	case oops.Panic, oops.Other, "":
+		if initExit(f.Message) {
+			return "the end of process 1, without which there is no user space"
+		}
 		if f.Message != "" {
 			return "a panic: " + f.Message
 		}
@@ -164,10 +170,9 @@ func (t *triage) why() string {
 			return t.whyJump()
 		}
 		return t.whyAccess()
-	case oops.Bug:
-		// "kernel BUG at FILE:LINE!"
-		if _, at, ok := strings.Cut(f.Title, "BUG at "); ok {
-			return "the check at " + strings.TrimSuffix(at, "!") + " failed"
+	case oops.Bug, oops.Warn:
+		if m := sourceLine.FindStringSubmatch(f.Title); m != nil {
+			return "the check at " + m[1] + " failed"
 		}
 	case oops.Div0, oops.InvalidOp:
 		if f.Instruction.Text != "" {
@@ -176,11 +181,34 @@ func (t *triage) why() string {
 	case oops.StackGuard:
 		return recursion(f.Frames)
 	}
+	if initExit(f.Message) {
+		return fmt.Sprintf("%s %s", taskName(f.Task), exitWords(f.Message))
+	}
 	if f.Message != "" && f.Symbol != "" && len(f.Registers) == 0 {
 		return fmt.Sprintf("%s called panic: %q", f.Symbol, f.Message)
 	}
 	return ""
 }
+
+// initExit reports whether panic was called because process 1 ended (do_exit in
+// kernel/exit.c).
+func initExit(message string) bool { return strings.HasPrefix(message, "Attempted to kill init!") }
+
+// exitWords puts an exit code, as of wait(2), into words.
+func exitWords(message string) string {
+	_, digits, _ := strings.Cut(message, "exitcode=0x")
+	code, err := strconv.ParseUint(digits, 16, 32)
+	switch {
+	case err != nil:
+		return "ended"
+	case code&0x7f != 0:
+		return fmt.Sprintf("was killed by signal %d", code&0x7f)
+	}
+	return fmt.Sprintf("exited with status %d", code>>8)
+}
+
+// sourceLine finds the place of a BUG() or a WARN() in its title.
+var sourceLine = regexp.MustCompile(`(\S+\.[chS]:\d+)`)
 
 // recursion names the function that fills the stack by calling itself, if one does.
 func recursion(frames []facts.Frame) string {
@@ -232,7 +260,11 @@ func (t *triage) whyAccess() string {
 		}
 		return why
 	case o.base == "rip":
-		return fmt.Sprintf("the %s `%s` is to a variable of its own", verb, insn)
+		name := "a variable"
+		if s, _, ok := t.symbolize(addr.Virt(o.address)); ok {
+			name = s
+		}
+		return fmt.Sprintf("the %s `%s` is of %s itself", verb, insn, name)
 	case o.base == "" || o.index != "" && pointer(f.Registers[o.base]) && !small(f.Registers[o.index]):
 		culprit, role = o.index, "index into the address"
 	}
@@ -320,6 +352,9 @@ func (t *triage) whose() string {
 	f := &t.f.Panic
 	if f.Kind == oops.SysRq {
 		return fmt.Sprintf("nobody's: %s asked for it", taskName(f.Task))
+	}
+	if initExit(f.Message) {
+		return "user space's: " + taskName(f.Task)
 	}
 	if f.Module != "" {
 		return t.module(f.Module)

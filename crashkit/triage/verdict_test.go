@@ -186,6 +186,33 @@ func TestVerdict(t *testing.T) {
 			"",
 			facts.Verdict{What: "a panic: out of cheese", Where: "redo+0x0 in module gone", Why: `redo called panic: "out of cheese"`, Whose: "module gone"},
 		},
+		{
+			"the end of init",
+			facts.Panic{
+				Kind: "panic", Message: "Attempted to kill init! exitcode=0x00000300", Symbol: "do_exit.cold", Offset: 0x15,
+				IP: 0xffffffff81000000, Task: facts.Task{Comm: "init", PID: 1},
+			},
+			"",
+			facts.Verdict{
+				What:  "the end of process 1, without which there is no user space",
+				Where: "do_exit.cold+0x15",
+				Why:   "task init (PID 1) exited with status 3",
+				Whose: "user space's: task init (PID 1)",
+			},
+		},
+		{
+			"write to a constant",
+			facts.Panic{
+				Kind: "page-fault", Access: "write", Address: at(0xffffffffc0590140), ErrorCode: at(3), Symbol: "f", IP: 0xffffffffc059a06c,
+			},
+			"c605cd60ffff01", // movb $0x1,-0x9f33(%rip)
+			facts.Verdict{
+				What:  "a write of 1 byte at 0xffffffffc0590140, which is mapped but does not allow it",
+				Where: "f+0x0",
+				Why:   "the store `movb $0x1,-0x9f33(%rip)` is of a variable itself",
+				Whose: "the kernel's own code",
+			},
+		},
 		{"no crash", facts.Panic{}, "", facts.Verdict{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
