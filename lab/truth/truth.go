@@ -221,7 +221,8 @@ func status(text string) map[string]string {
 // kernel/workqueue.c), and of other kernel threads, since v5.17, the name in
 // full (proc_task_name in fs/proc/array.c), of which comm keeps 15 bytes.
 func commName(name string, kthread bool) string {
-	if strings.HasPrefix(name, "kworker/") {
+	// A rescuer's own name has the dash (v6.10).
+	if strings.HasPrefix(name, "kworker/") && !strings.HasPrefix(name, "kworker/R-") {
 		if i := strings.IndexAny(name, "-+"); i >= 0 {
 			return name[:i]
 		}
