@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -114,6 +115,9 @@ func guestError(doing string, machine qemu.Machine, err error) error {
 	switch q.Kind {
 	case qemu.Reset, qemu.PoweredOff, qemu.Panicked, qemu.Hung, qemu.Slow:
 		e.Party = blame.Kernel
+	}
+	if q.Status == "io-error" { // QEMU stops the guest when the host's disk is full
+		e.WithHint("the disk with %s is full: CRASHLAB_RUNS names another place", filepath.Dir(machine.Disks[0].Path))
 	}
 	e.Look = texts(q.Last)
 	if s := strings.TrimSpace(q.Stderr); s != "" {

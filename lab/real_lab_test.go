@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"crashlab/crashkit"
+	"crashlab/internal/execx"
 	"crashlab/lab/blame"
 	"crashlab/lab/kernels"
 	"crashlab/lab/kmod"
@@ -204,6 +205,16 @@ func crashParts(t *testing.T, change func(*wire.FirstJob)) crashSpec {
 	}
 }
 
+// capturedDisk crashes a guest and returns the disk with its memory.
+func capturedDisk(t *testing.T) string {
+	t.Helper()
+	spec := crashParts(t, nil)
+	if err := crashUntilError(t, spec, nil); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(spec.dir, "capture.raw")
+}
+
 // crashUntilError goes through the phases and returns the first error.
 func crashUntilError(t *testing.T, s crashSpec, change func(*qemu.Machine)) error {
 	t.Helper()
@@ -294,6 +305,38 @@ func TestGuestFaults(t *testing.T) {
 	}
 }
 
+// TestDiskFull gives QEMU a disk that is full long before the memory is written.
+func TestDiskFull(t *testing.T) {
+	spec := crashParts(t, nil)
+	wrapper := filepath.Join(t.TempDir(), "qemu")
+	script := "#!/bin/sh\nexec unshare -Urm sh -c 'mount -t tmpfs -o size=20m none \"$0\" && truncate -s 1G \"$0/capture.raw\" && exec \"$@\"' " +
+		execx.Quote([]string{spec.dir, spec.binary}) + ` "$@"` + "\n"
+	if err := os.WriteFile(wrapper, []byte(script), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	spec.binary = wrapper
+	err := crashUntilError(t, spec, nil)
+	if e := blame.Of(err); err == nil || e.Party != blame.Infrastructure || !strings.Contains(e.Hint, "is full") {
+		t.Errorf("error = %v (%+v); want a full disk, the infrastructure's fault", err, e)
+	}
+}
+
+// TestVMCoreDiskFull has no space for the vmcore.
+func TestVMCoreDiskFull(t *testing.T) {
+	disk := capturedDisk(t)
+	full := filepath.Join(t.TempDir(), "vmcore")
+	if err := os.Symlink("/dev/full", full); err != nil {
+		t.Fatal(err)
+	}
+	_, err := writeVMCore(t.Context(), disk, full)
+	if !errors.Is(err, syscall.ENOSPC) || blame.Of(err).Party != blame.Infrastructure {
+		t.Errorf("writeVMCore() = %v; want no space left, the infrastructure's fault", err)
+	}
+	if _, err := os.Lstat(full); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what was written is still there: %v", err)
+	}
+}
+
 // TestNoQEMU runs without QEMU and without the right to install it.
 func TestNoQEMU(t *testing.T) {
 	l := testLab(t)
@@ -316,24 +359,12 @@ func TestUnknownKernel(t *testing.T) {
 
 // TestCaptureDamage flips a byte in the middle of what the guest wrote, and cuts it short.
 func TestCaptureDamage(t *testing.T) {
-	spec := crashParts(t, nil)
-	c, err := newCrash(spec)
-	if err != nil {
+	disk := capturedDisk(t)
+	out := filepath.Join(t.TempDir(), "vmcore")
+	if _, err := writeVMCore(t.Context(), disk, out); err != nil {
 		t.Fatal(err)
 	}
-	defer c.close()
-	for _, f := range []func(context.Context) (string, error){
-		func(ctx context.Context) (string, error) { return c.boot(ctx, nil, "", nil) }, c.arm, c.trigger, c.capture,
-	} {
-		if _, err := f(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	out := filepath.Join(spec.dir, "vmcore")
-	if _, err := writeVMCore(t.Context(), c.captureDisk, out); err != nil {
-		t.Fatal(err)
-	}
-	whole, err := os.ReadFile(c.captureDisk)
+	whole, err := os.ReadFile(disk)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -342,7 +373,7 @@ func TestCaptureDamage(t *testing.T) {
 	for _, at := range []int{0, 5000, end / 3, end / 2, end - 1} {
 		b := bytes.Clone(whole)
 		b[at] ^= 0x40
-		damaged := filepath.Join(spec.dir, "damaged")
+		damaged := filepath.Join(filepath.Dir(out), "damaged")
 		if err := os.WriteFile(damaged, b, 0o666); err != nil {
 			t.Fatal(err)
 		}
