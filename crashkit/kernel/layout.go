@@ -39,6 +39,7 @@ func Layout() []Need {
 		list("lists", "struct list_head", "next"),
 		list("lists", "struct hlist_head", "first"),
 		list("counters", "atomic_t", "counter"),
+		list("counters", "atomic_long_t", "counter"),
 		list("CPUs", "struct cpumask", "bits"),
 
 		// include/linux/sched.h

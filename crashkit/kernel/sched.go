@@ -52,7 +52,7 @@ func Tasks(p *crashkit.Program) ([]Task, error) {
 	problems.note(w.byPID())
 	problems.note(w.byList())
 	if init := p.Object("init_task"); init.Err() == nil {
-		w.add(init, true)
+		problems.note(w.add(init, true))
 	}
 	slices.SortStableFunc(w.tasks, func(a, b Task) int {
 		switch {
@@ -156,7 +156,7 @@ func (w *taskReader) runqueues() error {
 		}
 	}
 	for _, o := range idle {
-		w.add(o, true)
+		problems.note(w.add(o, true))
 	}
 	return problems.Err()
 }
@@ -182,7 +182,7 @@ func (w *taskReader) byPID() error {
 		if err != nil {
 			problems.note(err)
 		} else if first != 0 { // else only a process group or session of that number is left
-			w.add(ctype.NewObject(w.p, w.typ, first-addr.Virt(link), fmt.Sprintf("task of PID %d", nr)), false)
+			problems.note(w.add(ctype.NewObject(w.p, w.typ, first-addr.Virt(link), fmt.Sprintf("task of PID %d", nr)), false))
 		}
 		return true
 	})
@@ -194,9 +194,12 @@ func (w *taskReader) byList() error {
 	var problems Problems
 	head := w.p.Object("init_task").Member("tasks")
 	err := w.p.List(head, w.typ, "tasks", func(leader ctype.Object) bool {
-		w.add(leader, false)
+		if err := w.add(leader, false); err != nil {
+			problems.note(err)
+			return true
+		}
 		err := w.p.List(leader.Member("signal").Deref().Member("thread_head"), w.typ, "thread_node", func(t ctype.Object) bool {
-			w.add(t, false)
+			problems.note(w.add(t, false))
 			return true
 		})
 		problems.note(err)
@@ -205,14 +208,23 @@ func (w *taskReader) byList() error {
 	return errors.Join(err, problems.Err())
 }
 
-// add reads the task o, unless it was already added.
-func (w *taskReader) add(o ctype.Object, idle bool) {
-	if o.Err() == nil && !w.seen[o.Addr()] {
-		w.seen[o.Addr()] = true
-		t := w.read(o)
-		t.Idle = idle
-		w.tasks = append(w.tasks, t)
+// add reads the task o, unless it was already added. What has no readable PID is
+// no row, but an error: a bad link leads anywhere.
+func (w *taskReader) add(o ctype.Object, idle bool) error {
+	if o.Err() != nil {
+		return o.Err()
 	}
+	if w.seen[o.Addr()] {
+		return nil
+	}
+	if _, err := o.Member("pid").Uint(); err != nil {
+		return err
+	}
+	w.seen[o.Addr()] = true
+	t := w.read(o)
+	t.Idle = idle
+	w.tasks = append(w.tasks, t)
+	return nil
 }
 
 // pfKthread is PF_KTHREAD, a macro (include/linux/sched.h).

@@ -122,6 +122,21 @@ func (c *Core) Offset(t testing.TB, typ, path string) addr.Virt {
 	return addr.Virt(off)
 }
 
+// Size returns the size of a type in bytes.
+func (c *Core) Size(t testing.TB, typ string) uint64 {
+	t.Helper()
+	return c.typ(t, typ).Size()
+}
+
+// Has reports whether the kernel has a type with that member.
+func (c *Core) Has(typ, path string) bool {
+	t, err := c.types.Lookup(typ)
+	if err == nil {
+		_, err = ctype.OffsetOf(t, path)
+	}
+	return err == nil
+}
+
 // Set writes a member of the object of the named type at v: a number of the
 // member's width, or text.
 func (c *Core) Set(t testing.TB, v addr.Virt, typ, path string, value any) {
@@ -186,7 +201,7 @@ func (c *Core) Drop(v addr.Virt) { c.drop[v&^(page-1)] = true }
 
 // ELF returns the dump.
 func (c *Core) ELF() []byte {
-	c.finish()
+	info := c.finish()
 	phys := map[addr.Phys][]byte{}
 	next := addr.Phys(rootPhys + page)
 	alloc := func(b []byte) addr.Phys {
@@ -212,25 +227,28 @@ func (c *Core) ELF() []byte {
 		}
 		le.PutUint64(phys[table][v>>12&0x1ff*8:], uint64(alloc(content))|3)
 	}
-	return c.encode(phys)
+	return c.encode(phys, info)
 }
 
-// finish writes the tables that the kernel describes itself with.
-func (c *Core) finish() {
+// finish writes the tables that the kernel describes itself with, and returns
+// the lines of VMCOREINFO.
+func (c *Core) finish() []string {
+	syms := slices.Clone(c.syms)
 	if c.btf != nil {
 		c.Write(BTFAt, c.btf)
-		c.Symbol("__start_BTF", 'r', BTFAt)
-		c.Symbol("__stop_BTF", 'r', BTFAt+addr.Virt(len(c.btf)))
+		syms = append(syms, sym.Symbol{Name: "__start_BTF", Type: 'r', Addr: BTFAt},
+			sym.Symbol{Name: "__stop_BTF", Type: 'r', Addr: BTFAt + addr.Virt(len(c.btf))})
 	}
 	const names, tokens, index, offsets, number, base = kallsyms, kallsyms + 1<<24, kallsyms + 1<<24 + 1<<16,
 		kallsyms + 1<<25, kallsyms + 1<<26, kallsyms + 1<<26 + 8
-	k := EncodeKallsyms(c.syms, c.Encoding, Text-page, offsets)
+	k := EncodeKallsyms(syms, c.Encoding, Text-page, offsets)
 	c.Write(names, append(k.Names, 0, 0))
 	c.Write(tokens, append(k.TokenTable, make([]byte, page)...))
 	c.Write(index, k.TokenIndex)
 	c.Write(offsets, k.Offsets)
 	c.Uint64(number, uint64(k.NumSyms))
 	c.Uint64(base, uint64(Text-page))
+	info := slices.Clone(c.Info)
 	for _, s := range []struct {
 		name string
 		at   addr.Virt
@@ -239,9 +257,9 @@ func (c *Core) finish() {
 		{"kallsyms_offsets", offsets}, {"kallsyms_num_syms", number}, {"kallsyms_relative_base", base},
 		{"_stext", Text}, {"swapper_pg_dir", 0xffffffff80000000 + rootPhys},
 	} {
-		c.Info = append(c.Info, fmt.Sprintf("SYMBOL(%s)=%x", s.name, uint64(s.at)))
+		info = append(info, fmt.Sprintf("SYMBOL(%s)=%x", s.name, uint64(s.at)))
 	}
-	c.Info = append(c.Info, "NUMBER(phys_base)=0", "NUMBER(pgtable_l5_enabled)=1", "PAGESIZE=4096")
+	return append(info, "NUMBER(phys_base)=0", "NUMBER(pgtable_l5_enabled)=1", "PAGESIZE=4096")
 }
 
 // Note encodes an ELF note.
@@ -256,7 +274,7 @@ func Note(name string, typ uint32, desc []byte) []byte {
 }
 
 // encode writes the pages as an ELF core, with a segment for each run of pages.
-func (c *Core) encode(phys map[addr.Phys][]byte) []byte {
+func (c *Core) encode(phys map[addr.Phys][]byte, info []string) []byte {
 	type segment struct {
 		at   addr.Phys
 		data []byte
@@ -272,7 +290,7 @@ func (c *Core) encode(phys map[addr.Phys][]byte) []byte {
 			segs = append(segs, segment{p, slices.Clone(phys[p])})
 		}
 	}
-	notes := append(Note("VMCOREINFO", 0, []byte(strings.Join(c.Info, "\n")+"\n")), c.Notes...)
+	notes := append(Note("VMCOREINFO", 0, []byte(strings.Join(info, "\n")+"\n")), c.Notes...)
 	le := binary.LittleEndian
 	const ehdr, phdr = 64, 56
 	machine := c.Machine
