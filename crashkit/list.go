@@ -33,13 +33,14 @@ func (p *Program) List(head ctype.Object, t ctype.Type, member string, yield fun
 		if n >= maxList {
 			return fmt.Errorf("list %s: more than %d entries", head.Path(), maxList)
 		}
+		// The link is read first: where there is none, there is no entry.
+		v, err := p.Uint64(next)
+		if err != nil {
+			return fmt.Errorf("list %s, after %d entries: %w", head.Path(), n, err)
+		}
 		o := ctype.NewObject(p, t, next-addr.Virt(off), fmt.Sprintf("%s[%d]", head.Path(), n))
 		if !yield(o) {
 			return nil
-		}
-		v, err := p.Uint64(next)
-		if err != nil {
-			return fmt.Errorf("list %s, after %d entries: %w", head.Path(), n+1, err)
 		}
 		next = addr.Virt(v)
 		if next == mark {

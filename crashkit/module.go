@@ -97,9 +97,11 @@ func (p *Program) readModules() ([]*Module, error) {
 		if m.Memory, err = moduleMemory(p.Types, o); err != nil {
 			m.Limits = append(m.Limits, err)
 		}
-		if syms, err := p.moduleSyms(m); err != nil {
+		syms, err := p.moduleSyms(m)
+		if err != nil {
 			m.Limits = append(m.Limits, fmt.Errorf("symbols of %s: %w", m.Name, err))
-		} else {
+		}
+		if syms != nil {
 			m.Syms = syms
 		}
 		mods = append(mods, m)
@@ -171,6 +173,7 @@ const maxModuleSyms = 1 << 20
 
 // moduleSyms reads the symbols that a module keeps for kallsyms: ELF symbols, a
 // string table and, since v5.2, a table of type letters (struct mod_kallsyms).
+// With an error may come those symbols that could be read.
 func (p *Program) moduleSyms(m *Module) (*sym.Table, error) {
 	const entry = 24 // sizeof(Elf64_Sym)
 	k := m.Object.Member("kallsyms").Deref()
@@ -224,9 +227,6 @@ func (p *Program) moduleSyms(m *Module) (*sym.Table, error) {
 		}
 		syms = append(syms, s)
 	}
-	if bad != nil && len(syms) == 0 {
-		return nil, bad
-	}
 	// The kernel's own idea of a symbol's size, which its traces show: up to the
 	// next symbol or the end of the memory it is in (kernel/module/kallsyms.c).
 	slices.SortStableFunc(syms, func(a, b sym.Symbol) int { return cmp.Compare(a.Addr, b.Addr) })
@@ -253,7 +253,7 @@ func (p *Program) moduleSyms(m *Module) (*sym.Table, error) {
 			s.Size = uint64(end - s.Addr)
 		}
 	}
-	return sym.NewTable(syms), nil
+	return sym.NewTable(syms), bad
 }
 
 // ModuleTypes returns a module's own types on top of the kernel's, from the BTF

@@ -18,23 +18,12 @@ import (
 // types are those that the tests' kernel needs: a little of each.
 func types() *coretest.BTF {
 	b := &coretest.BTF{}
-	char, u32, i32, long := b.Int("char", 1, false), b.Int("unsigned int", 4, false), b.Int("int", 4, true), b.Int("long unsigned int", 8, false)
+	u32, long := b.Int("unsigned int", 4, false), b.Int("long unsigned int", 8, false)
 	list := b.Declare()
 	ptr := b.Ptr(list)
 	b.SetStruct(list, "list_head", 16, coretest.Field{Name: "next", Type: ptr}, coretest.Field{Name: "prev", Type: ptr, Bit: 64})
 	b.Layout("cpumask", coretest.Field{Name: "bits", Type: b.Array(long, 2), Bit: 16})
 	b.Layout("item", coretest.Field{Name: "number", Type: u32, Bit: 4}, coretest.Field{Name: "link", Type: list, Bit: 16})
-	b.Layout("mod_kallsyms",
-		coretest.Field{Name: "symtab", Type: b.Ptr(0), Bit: 8}, coretest.Field{Name: "num_symtab", Type: u32, Bit: 4},
-		coretest.Field{Name: "strtab", Type: b.Ptr(char), Bit: 8}, coretest.Field{Name: "typetab", Type: b.Ptr(char), Bit: 8})
-	layout := b.Layout("module_layout", coretest.Field{Name: "base", Type: b.Ptr(0), Bit: 8}, coretest.Field{Name: "size", Type: u32, Bit: 4})
-	state := b.Enum("module_state", 4, false, coretest.Enumerator{Name: "MODULE_STATE_LIVE"}, coretest.Enumerator{Name: "MODULE_STATE_UNFORMED", Value: 3})
-	b.Layout("module",
-		coretest.Field{Name: "state", Type: state, Bit: 4}, coretest.Field{Name: "list", Type: list, Bit: 16},
-		coretest.Field{Name: "name", Type: b.Array(char, 56), Bit: 56},
-		coretest.Field{Name: "core_layout", Type: layout, Bit: 16}, coretest.Field{Name: "init_layout", Type: layout, Bit: 16},
-		coretest.Field{Name: "kallsyms", Type: b.Ptr(coretest.ID(0)), Bit: 8})
-	_ = i32
 	return b
 }
 
@@ -179,7 +168,7 @@ func TestList(t *testing.T) {
 		{"three", nil, 3, []uint64{0, 1, 2}, ""},
 		{"loop", func(c *coretest.Core, it []addr.Virt) { c.Uint64(it[2]+link, uint64(it[1]+link)) }, 4, nil, "loops"},
 		{"loop onto itself", func(c *coretest.Core, it []addr.Virt) { c.Uint64(it[0]+link, uint64(it[0]+link)) }, 2, nil, "loops"},
-		{"NULL", func(c *coretest.Core, it []addr.Virt) { c.Uint64(it[1]+link, 0) }, 3, []uint64{0, 1}, "after 3 entries"},
+		{"NULL", func(c *coretest.Core, it []addr.Virt) { c.Uint64(it[1]+link, 0) }, 3, []uint64{0, 1}, "after 2 entries"},
 		{"poison", func(c *coretest.Core, it []addr.Virt) { c.Uint64(it[0]+link, 0xdead000000000100) }, 3, []uint64{0}, "not a canonical address"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
