@@ -129,7 +129,7 @@ func (m *made) process(pid int, parent addr.Virt, comm string) {
 // thread adds a second task to a process.
 func (m *made) thread(pid int, leader addr.Virt, comm string) {
 	v := m.New(m.t, task)
-	m.fill(v, pid, int(pid-1), m.task[1], comm)
+	m.fill(v, pid, pid-1, m.task[1], comm)
 	sig := m.New(m.t, "struct signal_struct")
 	for _, k := range []addr.Virt{leader, v} {
 		m.set(k, task, sig, "signal")
