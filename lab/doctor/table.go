@@ -6,7 +6,8 @@ import (
 	"text/tabwriter"
 )
 
-// WriteTable writes the checks as a table for people.
+// WriteTable writes the checks as a table for people. Why something is needed is
+// said where it is missing.
 func WriteTable(w io.Writer, checks []Check) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, c := range checks {
@@ -21,7 +22,10 @@ func WriteTable(w io.Writer, checks []Check) error {
 		case c.Info:
 			mark = "-"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", c.Name, mark, found, c.Why)
+		if !c.OK {
+			found += ": " + c.Why
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\n", c.Name, mark, found)
 	}
 	return t.Flush()
 }
