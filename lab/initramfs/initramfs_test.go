@@ -297,30 +297,6 @@ func TestOpenTreeBad(t *testing.T) {
 	}
 }
 
-func TestUnsigned(t *testing.T) {
-	signature := func(n uint32) []byte {
-		b := append(bytes.Repeat([]byte{7}, 100), make([]byte, 12)...)
-		binary.BigEndian.PutUint32(b[len(b)-4:], n)
-		return append(b, "~Module signature appended~\n"...)
-	}
-	body := []byte("module")
-	for name, c := range map[string]struct {
-		in   []byte
-		want []byte
-		ok   bool
-	}{
-		"signed":    {append(bytes.Clone(body), signature(100)...), body, true},
-		"unsigned":  {body, body, true},
-		"too long":  {append(bytes.Clone(body), signature(107)...), nil, false},
-		"no length": {[]byte("~Module signature appended~\n"), nil, false},
-	} {
-		got, err := Module{Name: "m", Data: c.in}.Unsigned()
-		if (err == nil) != c.ok || c.ok && !bytes.Equal(got.Data, c.want) {
-			t.Errorf("%s: Unsigned() = %q, %v; want %q, ok %t", name, got.Data, err, c.want, c.ok)
-		}
-	}
-}
-
 func TestUnsignedKernel(t *testing.T) {
 	le := binary.LittleEndian
 	const entry = 0x40 + 24 + 112 + 8*4
