@@ -20,13 +20,14 @@ import (
 // Documentation/admin-guide/kdump/kdump.rst; without KASLR the kernel cannot
 // fail to find a place in the small reservation.
 const kexecCmdline = "console=ttyS0 irqpoll nr_cpus=1 reset_devices nokaslr cgroup_disable=memory mce=off numa=off " +
-	"transparent_hugepage=never random.trust_cpu=on panic=-1"
+	"transparent_hugepage=never random.trust_cpu=on panic=-1 cryptomgr.notests"
 
 // firstCmdline is the command line of the kernel that is to crash, without
 // crashkernel= and what the scenario adds. An oops must not leave the machine
 // running: oops=panic. A panic that does not reach the capture kernel ends QEMU
-// (panic=-1 and Machine.NoReboot).
-const firstCmdline = "console=ttyS0 oops=panic panic=-1 random.trust_cpu=on"
+// (panic=-1 and Machine.NoReboot). The self-tests of the crypto code take a tenth of an
+// emulated boot.
+const firstCmdline = "console=ttyS0 oops=panic panic=-1 random.trust_cpu=on cryptomgr.notests"
 
 // crash is the part of a run that happens inside one QEMU.
 type crash struct {

@@ -37,7 +37,7 @@ func TestMachineArgv(t *testing.T) {
 			"-display none",
 			"-machine pc",
 			"-accel tcg",
-			"-cpu max",
+			"-cpu max,erms=off,fsrm=off,cx16=off",
 			"-smp 1",
 			"-m 512",
 			"-chardev stdio,id=console",
