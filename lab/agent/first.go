@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -105,7 +106,15 @@ func kexecLoad(k *wire.Kexec) error {
 		return fmt.Errorf("open capture initramfs %s: %w", k.Initrd, err)
 	}
 	defer unix.Close(initrd)
-	if err := unix.KexecFileLoad(kernel, initrd, k.Cmdline, unix.KEXEC_FILE_ON_CRASH); err != nil {
+	err = unix.KexecFileLoad(kernel, initrd, k.Cmdline, unix.KEXEC_FILE_ON_CRASH)
+	switch {
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("kexec_file_load %s: it does not fit into the memory that crashkernel= reserves: %w", k.Kernel, err)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("kexec_file_load %s: lockdown wants a signature, or kexec is disabled: %w", k.Kernel, err)
+	case errors.Is(err, unix.ENOSYS):
+		return fmt.Errorf("kexec_file_load %s: the kernel was built without CONFIG_KEXEC_FILE: %w", k.Kernel, err)
+	case err != nil:
 		return fmt.Errorf("kexec_file_load %s: %w", k.Kernel, err)
 	}
 	return nil

@@ -98,7 +98,7 @@ func (a *agent) fail(err error) {
 // recover reports a panic of the agent itself. Every goroutine defers it.
 func (a *agent) recover() {
 	if v := recover(); v != nil {
-		a.fail(fmt.Errorf("agent: panic: %v\n%s", v, debug.Stack()))
+		a.fail(fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
 		a.end()
 	}
 }
