@@ -101,8 +101,8 @@ func execute(ctx context.Context, binary string, accel Accel) (version string, e
 	if err := os.WriteFile(rom, probeROM(), 0o600); err != nil {
 		return "", err
 	}
-	// The plainest machine there is: what counts is the processor.
-	m := Machine{Binary: binary, Accel: accel, Type: "pc", MemoryMiB: 2, NoReboot: true,
+	// The plainest machine there is: what counts is the processor, all of it.
+	m := Machine{Binary: binary, Accel: accel, Type: "pc", CPU: "max", MemoryMiB: 2, NoReboot: true,
 		Extra: []string{"-bios", rom, "-device", fmt.Sprintf("isa-debug-exit,iobase=%#x,iosize=1", probePort)}}
 	g, err := Start(ctx, m, Options{})
 	if err != nil {
