@@ -25,7 +25,7 @@ func (a *agent) capture(job *wire.CaptureJob) error {
 	}
 	var mem memory
 	a.line.phase(wire.PhaseDisk)
-	d, err := openDisk(a, job.Disk)
+	d, err := a.openDisk(job.Disk)
 	if err != nil {
 		return err
 	}

@@ -29,11 +29,12 @@ type disk struct {
 
 // openDisk opens the virtio disk with the given serial number, which may take
 // a moment to appear after its driver was loaded.
-func openDisk(a *agent, serial string) (*disk, error) {
-	path, err := findDisk(serial, 5*time.Second)
+func (a *agent) openDisk(serial string) (*disk, error) {
+	name, err := findDisk("/sys/block", serial, 5*time.Second)
 	if err != nil {
 		return nil, err
 	}
+	path := "/dev/" + name
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
@@ -47,6 +48,11 @@ func openDisk(a *agent, serial string) (*disk, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
 		return nil, fmt.Errorf("%s is not a block device (mode %#o)", path, st.Mode)
 	}
+	return a.startDisk(fd, path)
+}
+
+// startDisk starts writing what put gets to the file fd, which it owns.
+func (a *agent) startDisk(fd int, path string) (*disk, error) {
 	mem, err := unix.Mmap(-1, 0, 2*blockSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE)
 	if err != nil {
 		return nil, fmt.Errorf("allocate buffers for %s: %w", path, err)
@@ -110,22 +116,23 @@ func (d *disk) close() error {
 	return unix.Close(d.fd)
 }
 
-// findDisk returns the device node of the virtio disk with the serial number.
-func findDisk(serial string, patience time.Duration) (string, error) {
+// findDisk returns the name of the virtio disk with the serial number, of those
+// that dir, /sys/block, lists.
+func findDisk(dir, serial string, patience time.Duration) (string, error) {
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		var seen []string
-		names, err := os.ReadDir("/sys/block")
+		names, err := os.ReadDir(dir)
 		if err != nil {
 			return "", err
 		}
 		for _, n := range names {
-			text, err := os.ReadFile(filepath.Join("/sys/block", n.Name(), "serial"))
+			text, err := os.ReadFile(filepath.Join(dir, n.Name(), "serial"))
 			if err != nil {
 				continue // not a virtio disk
 			}
 			got := strings.TrimSpace(string(text))
 			if got == serial {
-				return "/dev/" + n.Name(), nil
+				return n.Name(), nil
 			}
 			seen = append(seen, n.Name()+"="+got)
 		}

@@ -20,7 +20,7 @@ func (a *agent) first(job *wire.FirstJob) error {
 	}
 	a.line.phase(wire.PhaseWorkload)
 	for _, w := range job.Workload {
-		if err := startWorker(w); err != nil {
+		if _, err := startWorker(w); err != nil {
 			return err
 		}
 	}

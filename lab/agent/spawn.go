@@ -37,6 +37,7 @@ func newChild(name string, nr uintptr, args ...uintptr) *child {
 // calls made, with memory that c holds.
 //
 //go:noinline
+//go:norace
 func spawn(c *child) (pid int, err error) {
 	all := ^uint64(0) // every signal
 	n, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
@@ -57,24 +58,27 @@ func spawn(c *child) (pid int, err error) {
 	}
 }
 
-// startWorker starts one process, or thread, of the workload.
-func startWorker(w wire.Worker) error {
+// startWorker starts one process, or thread, of the workload and returns its
+// process id when it is in its state: what is recorded next must not catch it
+// on the way there.
+func startWorker(w wire.Worker) (pid int, err error) {
 	long := &unix.Timespec{Sec: 1 << 30}
 	c := newChild(w.Name, unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(long)), 0)
-	defer runtime.KeepAlive(long)
+	state := byte('S')
 	switch w.Kind {
-	case wire.Nanosleep, wire.Stopped:
 	case wire.PipeRead:
 		var p [2]int
 		if err := unix.Pipe2(p[:], 0); err != nil {
-			return fmt.Errorf("pipe for %s: %w", w.Name, err)
+			return 0, fmt.Errorf("pipe for %s: %w", w.Name, err)
 		}
 		buf := new(byte)
 		defer runtime.KeepAlive(buf)
 		c = newChild(w.Name, unix.SYS_READ, uintptr(p[0]), uintptr(unsafe.Pointer(buf)), 1)
 	case wire.Zombie:
+		state = 'Z'
 		c = newChild(w.Name, unix.SYS_EXIT_GROUP, 0)
 	case wire.Spin:
+		state = 'R'
 		c.spin = true
 	case wire.Thread:
 		go func() {
@@ -84,26 +88,19 @@ func startWorker(w wire.Worker) error {
 				_ = unix.Nanosleep(long, nil)
 			}
 		}()
-		return nil
+		return os.Getpid(), nil
 	}
-	pid, err := spawn(c)
-	if err != nil {
-		return err
+	if pid, err = spawn(c); err != nil {
+		return 0, err
 	}
-	// What is recorded next must not catch a worker on its way.
-	switch w.Kind {
-	case wire.Zombie:
-		return awaitState(pid, w.Name, 'Z')
-	case wire.Spin:
-		return awaitState(pid, w.Name, 'R')
-	}
-	if err := awaitState(pid, w.Name, 'S'); err != nil || w.Kind != wire.Stopped {
-		return err
+	runtime.KeepAlive(long)
+	if err := awaitState(pid, w.Name, state); err != nil || w.Kind != wire.Stopped {
+		return pid, err
 	}
 	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
-		return fmt.Errorf("stop %s: %w", w.Name, err)
+		return pid, fmt.Errorf("stop %s: %w", w.Name, err)
 	}
-	return awaitState(pid, w.Name, 'T')
+	return pid, awaitState(pid, w.Name, 'T')
 }
 
 // awaitState waits until the process has its name and is in the state.

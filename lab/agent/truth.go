@@ -20,7 +20,7 @@ func (a *agent) truth(spec *wire.TruthSpec) error {
 		return nil
 	}
 	a.line.phase(wire.PhaseTruth)
-	d, err := openDisk(a, wire.TruthDisk)
+	d, err := a.openDisk(wire.TruthDisk)
 	if err != nil {
 		return err
 	}
@@ -29,7 +29,7 @@ func (a *agent) truth(spec *wire.TruthSpec) error {
 		return err
 	}
 	r := &recorder{w: w, buf: make([]byte, 1<<16)}
-	r.processes(spec)
+	r.processes("/proc", spec)
 	for _, path := range spec.Files {
 		r.file(path)
 	}
@@ -97,10 +97,10 @@ func (r *recorder) read(path string) ([]byte, error) {
 	}
 }
 
-// processes records the files of every process and thread.
-func (r *recorder) processes(spec *wire.TruthSpec) {
-	for _, pid := range r.numbers("/proc") {
-		dir := filepath.Join("/proc", pid)
+// processes records the files of every process and thread that proc lists.
+func (r *recorder) processes(proc string, spec *wire.TruthSpec) {
+	for _, pid := range r.numbers(proc) {
+		dir := filepath.Join(proc, pid)
 		for _, name := range spec.Process {
 			if name == "fd" {
 				r.links(filepath.Join(dir, name))
