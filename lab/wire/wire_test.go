@@ -204,8 +204,8 @@ func TestCaptureRoundTrip(t *testing.T) {
 }
 
 func smallCapture(t *testing.T) []byte {
-	core := vmcore([]load{{0x30000, 0x2000}, {0x10000, 0x30000}}, func(pfn uint64) bool { return pfn%8 > 5 })
-	return capture(t, core, 9, 4).b
+	core := vmcore([]load{{0x13000, 0x1000}, {0x10000, 0x6000}}, func(pfn uint64) bool { return pfn%4 == 2 })
+	return capture(t, core, 4, 2).b
 }
 
 func TestCaptureTruncated(t *testing.T) {
