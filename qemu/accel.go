@@ -19,15 +19,3 @@ func (a Accel) Scale(d time.Duration) time.Duration {
 	}
 	return 15 * d
 }
-
-// KernelParams returns kernel parameters that do nothing but save boot time
-// under a. They are as good for a capture kernel, and kernels that do not know
-// them ignore them.
-func (a Accel) KernelParams() []string {
-	if a == KVM {
-		return nil
-	}
-	return []string{
-		"cryptomgr.notests", // the self-tests of cryptographic algorithms take 0.3 s
-	}
-}

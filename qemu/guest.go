@@ -113,14 +113,16 @@ func Start(ctx context.Context, m Machine, o Options) (*Guest, error) {
 func (g *Guest) connect(ctx context.Context, s *sockets) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, errors.New("qemu does not start up"))
 	defer cancel()
-	go func() { // no use in waiting for a dead QEMU
+	alive, died := context.WithCancel(ctx)
+	defer died()
+	go func() { // no use in listening for a dead QEMU
 		select {
 		case <-g.proc.Done():
-			cancel()
-		case <-ctx.Done():
+			died()
+		case <-alive.Done():
 		}
 	}()
-	console, err := s.accept(ctx, "console")
+	console, err := s.accept(alive, "console")
 	if err != nil {
 		return err
 	}
@@ -129,10 +131,10 @@ func (g *Guest) connect(ctx context.Context, s *sockets) (err error) {
 			_ = console.Close()
 		}
 	}()
-	if g.control, err = s.accept(ctx, "control"); err != nil {
+	if g.control, err = s.accept(alive, "control"); err != nil {
 		return err
 	}
-	conn, err := s.accept(ctx, "qmp")
+	conn, err := s.accept(alive, "qmp")
 	if err != nil {
 		return err
 	}
@@ -147,7 +149,7 @@ func (g *Guest) connect(ctx context.Context, s *sockets) (err error) {
 	g.started = time.Now()
 	go g.console.read(console)
 	go g.watch(events)
-	// A short guest may be over before QEMU can answer.
+	// A short guest may be over before QEMU can answer, which is no failure.
 	if err := g.monitor.Raw(ctx).Cont(); err != nil && !errors.Is(err, ErrDisconnected) {
 		return err
 	}

@@ -59,12 +59,6 @@ const tcgCPU = "max,erms=off,fsrm=off,cx16=off"
 // it 0.2 s faster than on q35, whose PCI Express it has to explore.
 const DefaultType = "pc"
 
-// DefaultTCGCPU is the CPU model of a translated guest: all that QEMU can do,
-// five-level page tables included, except for what makes Linux copy and clear
-// memory with REP MOVSB and REP STOSB. They are fast on silicon only; without
-// them a kernel boots in 9/10 of the time.
-const DefaultTCGCPU = "max,erms=off,fsrm=off"
-
 // Argv returns QEMU's whole argument vector, Binary first. It depends on
 // nothing but m.
 func (m Machine) Argv() []string {

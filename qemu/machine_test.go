@@ -104,12 +104,3 @@ func TestAccelScale(t *testing.T) {
 		t.Errorf("TCG.Scale(2s) = %v; want more than 2s", got)
 	}
 }
-
-func TestAccelKernelParams(t *testing.T) {
-	if got := KVM.KernelParams(); got != nil {
-		t.Errorf("KVM.KernelParams() = %q; want none", got)
-	}
-	if got := TCG.KernelParams(); len(got) == 0 {
-		t.Error("TCG.KernelParams() = none; want some")
-	}
-}

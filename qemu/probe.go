@@ -104,18 +104,7 @@ func execute(ctx context.Context, binary string, accel Accel) (version string, e
 	// The plainest machine there is: what counts is the processor, all of it.
 	m := Machine{Binary: binary, Accel: accel, Type: "pc", CPU: "max", MemoryMiB: 2, NoReboot: true,
 		Extra: []string{"-bios", rom, "-device", fmt.Sprintf("isa-debug-exit,iobase=%#x,iosize=1", probePort)}}
-	passed := func(err error) bool {
-		exit, ok := errors.AsType[*execx.Error](err)
-		return ok && exit.Code == probePassed
-	}
 	g, err := Start(ctx, m, Options{})
-	for range 5 {
-		if !passed(err) {
-			break
-		}
-		// It was so fast that Start has seen only its end, and nobody the version.
-		g, err = Start(ctx, m, Options{})
-	}
 	if err != nil {
 		return "", err
 	}
@@ -123,7 +112,7 @@ func execute(ctx context.Context, binary string, accel Accel) (version string, e
 	defer g.Control().Close()
 	version = g.QMP().Version().String()
 	_, err = g.Watch().Await(ctx, Phase{Deadline: probeTimeout})
-	if passed(err) {
+	if exit, ok := errors.AsType[*execx.Error](err); ok && exit.Code == probePassed {
 		return version, nil
 	}
 	if e, ok := errors.AsType[*Error](err); ok && e.Kind == Stopped {
