@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -104,7 +103,9 @@ func (l *Lab) Bench(ctx context.Context, n int) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	l.UI.Say("\n%s", b.String())
+	for line := range strings.Lines(b.String()) {
+		l.UI.Say("%s", strings.TrimRight(line, " \n"))
+	}
 	return os.Remove(tool)
 }
 
@@ -156,20 +157,31 @@ func (l *Lab) bareBoot(ctx context.Context, spec string, s *scenarios.Scenario) 
 	return time.Since(start), nil
 }
 
-// measure runs a program and returns how long it took and its peak memory in bytes.
-func measure(ctx context.Context, argv ...string) (time.Duration, int64, error) {
+// measure runs a program and returns how long it took and its peak memory in
+// bytes. The peak is sampled from /proc: what wait4 reports includes the peak of
+// the process that forked it.
+func measure(ctx context.Context, argv ...string) (took time.Duration, peak int64, err error) {
 	start := time.Now()
 	p, err := execx.Start(ctx, execx.Cmd{Argv: argv})
 	if err != nil {
 		return 0, 0, err
 	}
-	if err := p.Wait(); err != nil {
-		return 0, 0, err
+	status := fmt.Sprintf("/proc/%d/status", p.PID())
+	for {
+		select {
+		case <-p.Done():
+			return time.Since(start), peak, p.Wait()
+		case <-time.After(time.Millisecond):
+		}
+		b, err := os.ReadFile(status)
+		if err != nil {
+			continue // it has ended
+		}
+		if _, rest, ok := strings.Cut(string(b), "\nVmHWM:"); ok {
+			var kib int64
+			if _, err := fmt.Sscan(rest, &kib); err == nil {
+				peak = max(peak, kib<<10)
+			}
+		}
 	}
-	took := time.Since(start)
-	u, ok := p.Usage().(*syscall.Rusage)
-	if !ok {
-		return took, 0, nil
-	}
-	return took, u.Maxrss << 10, nil
 }

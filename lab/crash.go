@@ -18,9 +18,11 @@ import (
 // kexecCmdline is the capture kernel's command line. What is not obvious:
 // nr_cpus=1 needs the least memory; reset_devices and irqpoll are the advice of
 // Documentation/admin-guide/kdump/kdump.rst; without KASLR the kernel cannot
-// fail to find a place in the small reservation.
+// fail to find a place in the small reservation. One disk needs no ACPI, whose
+// interpreter takes most of a second under emulation (and without ACPI there
+// are no MSIs), and one CPU no patching of locks.
 const kexecCmdline = "console=ttyS0 irqpoll nr_cpus=1 reset_devices nokaslr cgroup_disable=memory mce=off numa=off " +
-	"transparent_hugepage=never random.trust_cpu=on panic=-1 cryptomgr.notests"
+	"transparent_hugepage=never random.trust_cpu=on panic=-1 cryptomgr.notests acpi=off pci=nomsi noreplace-smp"
 
 // firstCmdline is the command line of the kernel that is to crash, without
 // crashkernel= and what the scenario adds. An oops must not leave the machine

@@ -25,6 +25,9 @@ var diskDrivers = []string{"virtio_pci", "virtio_blk"}
 // agentSource is what the agent is made of, relative to the checkout.
 var agentSource = []string{"lab/agent", "lab/wire", "crashkit/addr", "go.mod", "go.sum"}
 
+// layout changes when images are put together in another way from the same parts.
+const layout = "capture kernel unsigned"
+
 // images are the two initramfs images of a run.
 type images struct {
 	first, capture string // paths in the store
@@ -72,8 +75,17 @@ func buildImages(ctx context.Context, s *store.Store, root string, k *kernels.Ke
 		mods, err := tree.Resolve(diskDrivers...)
 		img := initramfs.Image{Agent: agent, Modules: mods, Job: wire.Job{First: &job}}
 		if job.Kexec != nil {
+			image, rerr := os.ReadFile(k.Image)
+			if rerr != nil {
+				return img, rerr
+			}
+			// The guest is not locked down: it would load the capture kernel
+			// whatever the signature, but only after summing it up.
+			if image, rerr = initramfs.UnsignedKernel(image); rerr != nil {
+				return img, rerr
+			}
 			img.Files = append(img.Files,
-				initramfs.File{Name: kernelName, Source: k.Image}, initramfs.File{Name: captureName, Source: capture})
+				initramfs.File{Name: kernelName, Data: image}, initramfs.File{Name: captureName, Source: capture})
 		}
 		if ko != "" {
 			m, rerr := initramfs.ReadModule(ko)
@@ -107,7 +119,7 @@ func union(a, b []initramfs.Module) []initramfs.Module {
 }
 
 func storeImage(ctx context.Context, s *store.Store, name string, inputs []string, image func() (initramfs.Image, error)) (path, id string, hit bool, err error) {
-	k := store.Key{Kind: "initramfs", Name: name, Inputs: inputs}
+	k := store.Key{Kind: "initramfs", Name: name, Inputs: append(inputs, layout)}
 	dir, hit, err := s.Get(ctx, k, func(_ context.Context, dir string) (err error) {
 		im, err := image()
 		if err != nil {

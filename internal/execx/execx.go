@@ -70,9 +70,6 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 // Wait waits for the child and returns nil or an *Error.
 func (p *Process) Wait() error { <-p.done; return p.err }
 
-// Usage returns what the child used, a *syscall.Rusage, once Wait has returned.
-func (p *Process) Usage() any { return p.cmd.ProcessState.SysUsage() }
-
 // Signal sends sig to the child's whole process group.
 func (p *Process) Signal(sig syscall.Signal) error { return syscall.Kill(-p.pid, sig) }
 
