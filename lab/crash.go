@@ -24,6 +24,10 @@ import (
 const kexecCmdline = "console=ttyS0 irqpoll nr_cpus=1 reset_devices nokaslr cgroup_disable=memory mce=off numa=off " +
 	"transparent_hugepage=never random.trust_cpu=on panic=-1 cryptomgr.notests acpi=off pci=nomsi noreplace-smp"
 
+// minCrashSize is the least reservation, in bytes, with which the capture kernel
+// is let loose: it uses some 30 MiB, but with 64 MiB reserved it hung while booting.
+const minCrashSize = 80 << 20
+
 // firstCmdline is the command line of the kernel that is to crash, without
 // crashkernel= and what the scenario adds. An oops must not leave the machine
 // running: oops=panic. A panic that does not reach the capture kernel ends QEMU

@@ -313,7 +313,7 @@ func (r *run) doImage(ctx context.Context) (outcome, error) {
 	job := wire.FirstJob{
 		Workload: wire.DefaultWorkload(),
 		Truth:    wire.DefaultTruth(),
-		Kexec:    &wire.Kexec{Cmdline: kexecCmdline},
+		Kexec:    &wire.Kexec{Cmdline: kexecCmdline, MinCrashSize: minCrashSize},
 		Trigger:  wire.Trigger{Kind: wire.TriggerKind(r.scenario.Trigger)},
 	}
 	ko := ""
@@ -402,7 +402,7 @@ func (r *run) doVMCore(ctx context.Context) (outcome, error) {
 			return outcome{}, blame.New(blame.Infrastructure, "remove the guest's disk", err)
 		}
 	}
-	note := fmt.Sprintf("%.1f MB: %d of %d pages, without %d zero and %d free ones",
+	note := fmt.Sprintf("%.1f MB, zstd, by crashkit's writer: %d of %d pages, without %d zero and %d free ones",
 		float64(st.Bytes)/1e6, st.Stored, st.Pages, st.Zero, st.Free)
 	return outcome{note: strings.Join(append([]string{note}, st.Warnings...), "; ")}, nil
 }
