@@ -15,7 +15,7 @@ import (
 	"crashlab/lab/store"
 )
 
-// Test runs everything that a change must pass: vet, linters, unit tests with -race, and every scenario for real.
+// Test runs what a change must pass: vet, linters, unit tests with -race, scenarios for real.
 func Test(ctx context.Context) error {
 	if err := ready(ctx); err != nil {
 		return exit(err)
@@ -39,7 +39,7 @@ func Unit(ctx context.Context) error {
 	return tool(ctx, "go", "test", "-race", "./...")
 }
 
-// Real crashes real kernels and compares the analyzer with what they said of themselves.
+// Real crashes real kernels and holds the analyzer against what they said of themselves.
 func Real(ctx context.Context) error {
 	return tool(ctx, "go", "test", "-tags", "lab", "-count=1", "-timeout=40m", "./lab/...")
 }

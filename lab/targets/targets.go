@@ -33,7 +33,7 @@ func (Scenario) List() error {
 	return exit(err)
 }
 
-// Run crashes a kernel as the scenario of that name says: a built-in one or scenarios/NAME of the current folder.
+// Run crashes a kernel as the named scenario says, a built-in one or yours in scenarios/NAME.
 func (Scenario) Run(ctx context.Context, name string) error { return runScenario(ctx, name) }
 
 // userScenarios is where users put scenarios of their own.
