@@ -37,7 +37,7 @@ type Error struct {
 	Argv []string
 	Dir  string
 	Code int    // exit code, or -1 when it did not exit by itself
-	Tail string // last lines of stdout and stderr
+	Tail string // last lines of stderr, or of stdout if nothing was written there
 	Err  error
 }
 
@@ -75,16 +75,24 @@ func (p *Process) Signal(sig syscall.Signal) error { return syscall.Kill(-p.pid,
 
 // Start starts c. The child's group is killed when ctx ends.
 func Start(ctx context.Context, c Cmd) (*Process, error) {
-	out := &tail{max: 16 << 10, next: c.Log}
-	return start(ctx, c, out, out)
+	out := newTail(c.Log)
+	return start(ctx, c, out, out, out.String)
 }
 
 // Run starts c, waits for it and returns its stdout. On failure the error is
 // an *Error.
 func Run(ctx context.Context, c Cmd) ([]byte, error) {
-	t := &tail{max: 16 << 10, next: c.Log}
+	// Two pipes are read in no order, so what was the last line is only known
+	// for each of them.
 	var stdout bytes.Buffer
-	p, err := start(ctx, c, io.MultiWriter(&stdout, t), t)
+	both := newTail(c.Log)
+	why := newTail(both)
+	p, err := start(ctx, c, io.MultiWriter(&stdout, both), why, func() string {
+		if s := why.String(); s != "" {
+			return s
+		}
+		return both.String()
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -92,12 +100,12 @@ func Run(ctx context.Context, c Cmd) ([]byte, error) {
 	return stdout.Bytes(), err
 }
 
-func start(ctx context.Context, c Cmd, stdout io.Writer, t *tail) (*Process, error) {
+func start(ctx context.Context, c Cmd, stdout, stderr io.Writer, last func() string) (*Process, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, &Error{Argv: c.Argv, Dir: c.Dir, Code: -1, Err: err}
 	}
 	cmd := exec.CommandContext(ctx, c.Argv[0], c.Argv[1:]...)
-	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Dir, c.Stdin, stdout, t
+	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Dir, c.Stdin, stdout, stderr
 	cmd.Env = append(os.Environ(), c.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error {
@@ -129,7 +137,7 @@ func start(ctx context.Context, c Cmd, stdout io.Writer, t *tail) (*Process, err
 			err = cerr
 		}
 		if err != nil {
-			p.err = &Error{Argv: c.Argv, Dir: c.Dir, Code: cmd.ProcessState.ExitCode(), Tail: t.String(), Err: err}
+			p.err = &Error{Argv: c.Argv, Dir: c.Dir, Code: cmd.ProcessState.ExitCode(), Tail: last(), Err: err}
 		}
 		close(p.done)
 	}()
@@ -155,20 +163,23 @@ func Quote(argv []string) string {
 	return strings.Join(q, " ")
 }
 
-// tail keeps the last max bytes written and passes everything on.
+// tail keeps the last tailSize bytes written and passes everything on.
 type tail struct {
-	next io.Writer
-	max  int
+	next io.Writer // may be nil
 
 	mu  sync.Mutex
 	buf []byte
 }
 
+const tailSize = 16 << 10
+
+func newTail(next io.Writer) *tail { return &tail{next: next} }
+
 func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.buf = append(t.buf, p...)
-	if n := len(t.buf) - t.max; n > 0 {
+	if n := len(t.buf) - tailSize; n > 0 {
 		t.buf = append(t.buf[:0], t.buf[n:]...)
 	}
 	if t.next != nil {

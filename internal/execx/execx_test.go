@@ -30,8 +30,12 @@ func TestRun(t *testing.T) {
 func TestError(t *testing.T) {
 	_, err := Run(t.Context(), Cmd{Argv: []string{"sh", "-c", "echo early; echo the reason >&2; exit 7"}})
 	e, ok := errors.AsType[*Error](err)
-	if !ok || e.Code != 7 || !strings.Contains(e.Tail, "early") || !strings.HasSuffix(err.Error(), "the reason") {
-		t.Errorf("Run() = %v (%+v); want exit code 7 and the last line", err, e)
+	if !ok || e.Code != 7 || !strings.HasSuffix(err.Error(), ": the reason") {
+		t.Errorf("Run() = %v (%+v); want exit code 7 and the last line of stderr", err, e)
+	}
+	_, err = Run(t.Context(), Cmd{Argv: []string{"sh", "-c", "echo only this; exit 1"}})
+	if err == nil || !strings.HasSuffix(err.Error(), ": only this") {
+		t.Errorf("Run() = %v; want the last line of stdout where stderr is empty", err)
 	}
 	if _, err := Run(t.Context(), Cmd{Argv: []string{"no-such-program"}}); !NotFound(err) {
 		t.Errorf("Run(no-such-program) = %v; want NotFound", err)
