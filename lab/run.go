@@ -402,8 +402,8 @@ func (r *run) doVMCore(ctx context.Context) (outcome, error) {
 			return outcome{}, blame.New(blame.Infrastructure, "remove the guest's disk", err)
 		}
 	}
-	note := fmt.Sprintf("%.1f MB, zstd, by crashkit's writer: %d of %d pages, without %d zero and %d free ones",
-		float64(st.Bytes)/1e6, st.Stored, st.Pages, st.Zero, st.Free)
+	note := fmt.Sprintf("%.1f MB (zstd, own writer): %d of %d pages, %d were free",
+		float64(st.Bytes)/1e6, st.Stored, st.Pages, st.Free)
 	return outcome{note: strings.Join(append([]string{note}, st.Warnings...), "; ")}, nil
 }
 
