@@ -84,7 +84,7 @@ func complete() *machine {
 	return &machine{
 		programs: []string{"apt-get", "qemu-system-x86_64", "gcc", "make"},
 		files: []string{"/usr/lib/x86_64-linux-gnu/libelf.so.1", "/usr/include/stdlib.h",
-			"/var/lib/apt/lists/deb.debian.org_debian_dists_bookworm_main_binary-amd64_Packages.lz4"},
+			"/var/lib/apt/lists/mirror.example_debian_dists_bookworm_main_binary-amd64_Packages.lz4"},
 		free: 10 << 30,
 		brings: map[string][]string{
 			"qemu-system-x86": {"qemu-system-x86_64"}, "gcc": {"gcc"}, "make": {"make"},

@@ -30,9 +30,6 @@ type apt struct {
 	options []string // -o NAME=VALUE…, which make apt use all that
 }
 
-// archive is where Debian's suites are.
-const archive = "http://deb.debian.org/debian"
-
 var suiteName = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
 
 // apt returns the package manager for spec. The host's package lists serve if
@@ -112,10 +109,16 @@ func (a *apt) update(ctx context.Context, retries string) error {
 	if err := os.WriteFile(filepath.Join(fresh, "status"), nil, 0o644); err != nil {
 		return err
 	}
-	source := fmt.Sprintf("Types: deb\nURIs: %s\nSuites: %s\nComponents: main\n"+
-		"Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n", archive, a.suite)
-	if err := os.WriteFile(filepath.Join(fresh, "sources", "debian.sources"), []byte(source), 0o644); err != nil {
-		return err
+	if a.suite != "" {
+		archive, err := a.archive(ctx)
+		if err != nil {
+			return err
+		}
+		source := fmt.Sprintf("Types: deb\nURIs: %s\nSuites: %s\nComponents: main\n"+
+			"Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n", archive, a.suite)
+		if err := os.WriteFile(filepath.Join(fresh, "sources", "debian.sources"), []byte(source), 0o644); err != nil {
+			return err
+		}
 	}
 	b := *a
 	b.options = append([]string{}, a.options...)
@@ -141,6 +144,37 @@ func (a *apt) update(ctx context.Context, retries string) error {
 		return err
 	}
 	return os.Rename(fresh, a.private)
+}
+
+// archive returns where the host gets Debian's packages from: other suites are
+// in the same place.
+func (a *apt) archive(ctx context.Context) (string, error) {
+	out, err := a.exec(ctx, nil, "apt-get", "indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)", "Created-By: Packages")
+	if err != nil {
+		return "", err
+	}
+	if uri := pickArchive(string(out)); uri != "" {
+		return uri, nil
+	}
+	return "", blame.New(blame.Infrastructure, "find Debian's archive", errors.New("the sources of apt name none")).
+		WithHint("see that %s has a source of Debian's packages", a.etc)
+}
+
+// pickArchive returns the address of Debian's main archive among lines of
+// ORIGIN|LABEL|ADDRESS. Before the first update apt does not know the first two.
+func pickArchive(lines string) string {
+	unknown := ""
+	for line := range strings.Lines(lines) {
+		f := strings.Split(strings.TrimSpace(line), "|")
+		switch {
+		case len(f) != 3:
+		case f[0] == "Debian" && f[1] == "Debian":
+			return f[2]
+		case f[0] == "" && unknown == "" && strings.HasSuffix(strings.TrimRight(f[2], "/"), "/debian"):
+			unknown = f[2]
+		}
+	}
+	return unknown
 }
 
 // download fetches the packages of p into dir.

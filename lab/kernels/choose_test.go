@@ -185,3 +185,17 @@ func TestCompareVersions(t *testing.T) {
 		}
 	}
 }
+
+func TestPickArchive(t *testing.T) {
+	const security, main = "http://mirror.example/debian-security/", "http://mirror.example/debian/"
+	for _, tt := range []struct{ name, lines, want string }{
+		{"known", "Debian|Debian-Security|" + security + "\nOther||http://other.example/debian/\nDebian|Debian|" + main + "\n", main},
+		{"before the first update", "||" + security + "\n||" + main + "\n", main},
+		{"none", "Other|Other|http://other.example/\n", ""},
+		{"nothing", "", ""},
+	} {
+		if got := pickArchive(tt.lines); got != tt.want {
+			t.Errorf("%s: pickArchive(%q) = %q; want %q", tt.name, tt.lines, got, tt.want)
+		}
+	}
+}

@@ -88,8 +88,8 @@ func (h *host) run(_ context.Context, c execx.Cmd) ([]byte, error) {
 	fail := func(text string) ([]byte, error) {
 		return nil, &execx.Error{Argv: c.Argv, Code: 100, Tail: text, Err: errors.New("exit status 100")}
 	}
-	const noNetwork = "Err:1 http://deb.debian.org/debian bookworm InRelease\n" +
-		"  Temporary failure resolving 'deb.debian.org'\nE: Failed to fetch http://deb.debian.org/x  Temporary failure resolving 'deb.debian.org'\n"
+	const noNetwork = "Err:1 http://mirror.example/debian bookworm InRelease\n" +
+		"  Temporary failure resolving 'mirror.example'\nE: Failed to fetch http://mirror.example/x  Temporary failure resolving 'mirror.example'\n"
 	switch words[0] {
 	case "update":
 		if h.down {
@@ -115,7 +115,7 @@ func (h *host) run(_ context.Context, c execx.Cmd) ([]byte, error) {
 			name, version, _ := strings.Cut(w, "=")
 			data, ok := h.debs[name]
 			if !ok {
-				return fail("E: Failed to fetch http://deb.debian.org/" + name + "  404  Not Found\n")
+				return fail("E: Failed to fetch http://mirror.example/" + name + "  404  Not Found\n")
 			}
 			if h.tamper {
 				data = append(bytes.Clone(data), 0)
@@ -261,7 +261,7 @@ func TestFetchErrors(t *testing.T) {
 		look   string
 	}{
 		{"no network", "debian", func(t *testing.T, h *host) { h.down = true }, blame.Infrastructure,
-			"download " + testRelease, "E: Failed to fetch http://deb.debian.org/x  Temporary failure resolving 'deb.debian.org'"},
+			"download " + testRelease, "E: Failed to fetch http://mirror.example/x  Temporary failure resolving 'mirror.example'"},
 		{"no network and no lists", "debian", func(t *testing.T, h *host) { h.down = true; _ = os.RemoveAll(filepath.Join(h.dir, "lists")) },
 			blame.Infrastructure, "update the package lists", "Temporary failure resolving"},
 		{"wrong hash", "debian", func(t *testing.T, h *host) { h.tamper = true }, blame.Infrastructure, "has the SHA-256", ""},
