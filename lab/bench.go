@@ -43,9 +43,8 @@ func (l *Lab) Bench(ctx context.Context, n int) error {
 	stages := make(map[string][]time.Duration)
 	var order []string
 	var dir string
-	quiet := *l
 	for i := range n + 1 { // the first run fills the caches and does not count
-		run, d, err := quiet.Run(ctx, s)
+		run, d, err := l.Run(ctx, s)
 		if err != nil {
 			return err
 		}

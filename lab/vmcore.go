@@ -40,12 +40,13 @@ func writeVMCore(ctx context.Context, disk, path string) (st vmcoreStats, err er
 	if free, err := freePages(img); err != nil {
 		st.Warnings = append(st.Warnings, fmt.Sprintf("free pages are kept: %v", err))
 	} else {
+		there := cfg.Keep
 		cfg.Keep = func(pfn addr.PFN) bool {
 			if free.Has(pfn) {
 				st.Free++
 				return false
 			}
-			return true
+			return there(pfn)
 		}
 		cfg.DumpLevel = dumpLevelFree
 	}
