@@ -1,0 +1,120 @@
+// Package gofuzz runs all fuzz targets of a module, several at a time: go test
+// itself takes one target of one package.
+package gofuzz
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"crashlab/internal/execx"
+)
+
+// Target is a fuzz target.
+type Target struct {
+	Package string // its import path
+	Name    string // of the function
+}
+
+func (t Target) String() string { return t.Package + "." + t.Name }
+
+// List returns the fuzz targets of the module in dir, in the order of go list.
+func List(ctx context.Context, dir string) ([]Target, error) {
+	out, err := execx.Run(ctx, execx.Cmd{Argv: []string{"go", "test", "-list=^Fuzz", "./..."}, Dir: dir})
+	if err != nil {
+		return nil, fmt.Errorf("list the fuzz targets: %w", err)
+	}
+	return parseList(string(out)), nil
+}
+
+// parseList reads what go test -list prints: for each package the names of its
+// targets, and then a line "ok", the package and the time.
+func parseList(out string) []Target {
+	var all []Target
+	var names []string
+	for line := range strings.Lines(out) {
+		f := strings.Fields(line)
+		switch {
+		case len(f) == 1 && strings.HasPrefix(f[0], "Fuzz"):
+			names = append(names, f[0])
+		case len(f) > 1 && f[0] == "ok":
+			for _, n := range names {
+				all = append(all, Target{f[1], n})
+			}
+			names = nil
+		}
+	}
+	return all
+}
+
+// ErrFound is wrapped by the error of Run when a target failed: the input that
+// makes it fail is then in the package's testdata/fuzz.
+var ErrFound = errors.New("fuzzing found a failure")
+
+// Run fuzzes each target for d, n of them at a time, each on one processor. A
+// line for each goes to out, and all that a failing one printed. A failing
+// target does not end the others.
+func Run(ctx context.Context, dir string, targets []Target, d time.Duration, n int, out io.Writer) error {
+	todo := make(chan Target)
+	var mu sync.Mutex // of out and failed
+	var failed []string
+	var workers sync.WaitGroup
+	for range n {
+		workers.Go(func() {
+			for t := range todo {
+				text, err := fuzz(ctx, dir, t, d)
+				mu.Lock()
+				if err == nil {
+					fmt.Fprintf(out, "ok    %s  %s\n", t, lastProgress(text))
+				} else {
+					fmt.Fprintf(out, "%sFAIL  %s: %v\n", text, t, err)
+					failed = append(failed, t.String())
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for _, t := range targets {
+		select {
+		case todo <- t:
+		case <-ctx.Done():
+		}
+	}
+	close(todo)
+	workers.Wait()
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case len(failed) > 0:
+		return fmt.Errorf("%w in %s", ErrFound, strings.Join(failed, ", "))
+	}
+	return nil
+}
+
+func fuzz(ctx context.Context, dir string, t Target, d time.Duration) (string, error) {
+	var text bytes.Buffer
+	_, err := execx.Run(ctx, execx.Cmd{
+		Argv: []string{
+			"go", "test", "-run=^$", "-fuzz=^" + t.Name + "$", "-fuzztime=" + d.String(),
+			"-parallel=1", "-timeout=" + (2*d + 10*time.Minute).String(), t.Package,
+		},
+		Dir: dir, Log: &text,
+	})
+	return text.String(), err
+}
+
+// lastProgress returns what go test last said of its progress.
+func lastProgress(text string) string {
+	last := ""
+	for line := range strings.Lines(text) {
+		if s, ok := strings.CutPrefix(line, "fuzz: elapsed: "); ok {
+			last = strings.TrimSpace(s)
+		}
+	}
+	return last
+}

@@ -1,0 +1,71 @@
+package gofuzz
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParseList(t *testing.T) {
+	const out = `?   	crashlab	[no test files]
+FuzzA
+FuzzB
+ok  	crashlab/a	0.004s
+ok  	crashlab/b	0.003s
+FuzzC
+ok  	crashlab/c	0.010s
+`
+	want := []Target{{"crashlab/a", "FuzzA"}, {"crashlab/a", "FuzzB"}, {"crashlab/c", "FuzzC"}}
+	if diff := cmp.Diff(want, parseList(out)); diff != "" {
+		t.Errorf("parseList (-want +got):\n%s", diff)
+	}
+}
+
+// TestRun fuzzes a module with a target that holds and one that fails.
+func TestRun(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"go.mod": "module fuzzed\n\ngo 1.26.0\n",
+		"fuzzed_test.go": `package fuzzed
+
+import "testing"
+
+func FuzzHolds(f *testing.F) {
+	f.Add([]byte("x"))
+	f.Fuzz(func(t *testing.T, b []byte) {})
+}
+
+func FuzzFails(f *testing.F) {
+	f.Add([]byte("x"))
+	f.Fuzz(func(t *testing.T, b []byte) { t.Fatalf("planted") })
+}
+`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	targets, err := List(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Target{{"fuzzed", "FuzzHolds"}, {"fuzzed", "FuzzFails"}}
+	if diff := cmp.Diff(want, targets); diff != "" {
+		t.Fatalf("List (-want +got):\n%s", diff)
+	}
+	var out strings.Builder
+	err = Run(t.Context(), dir, targets, time.Second, 2, &out)
+	if !errors.Is(err, ErrFound) || !strings.Contains(err.Error(), "fuzzed.FuzzFails") || strings.Contains(err.Error(), "FuzzHolds") {
+		t.Errorf("Run: %v; want %v in FuzzFails alone", err, ErrFound)
+	}
+	for _, s := range []string{"ok    fuzzed.FuzzHolds", "planted", "FAIL  fuzzed.FuzzFails"} {
+		if !strings.Contains(out.String(), s) {
+			t.Errorf("Run printed %q; want %q in it", out.String(), s)
+		}
+	}
+}
