@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"crashlab/crashkit"
+	"crashlab/crashkit/addr"
 	"crashlab/crashkit/dump"
 	"crashlab/crashkit/internal/fixture"
 )
@@ -26,17 +30,20 @@ func (w *writerAt) WriteAt(b []byte, off int64) (int, error) {
 	return copy((*w)[off:], b), nil
 }
 
-// plainFixture returns the fixture with its pages uncompressed, so that damage
-// to the file is damage to memory and not to a compressed page.
-func plainFixture(t *testing.T) []byte {
+// plain returns the dump in a file with its pages uncompressed, so that damage
+// to the file is damage to memory and not to a compressed page, and without a
+// part of its pages.
+func plain(t *testing.T, path string, dropped func(addr.PFN) bool) []byte {
 	t.Helper()
-	img, err := dump.Open(fixture.Path(t, fixture.NullDeref))
+	img, err := dump.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer img.Close()
 	cfg := dump.ConfigOf(img)
 	cfg.Workers = 1
+	there := cfg.Keep
+	cfg.Keep = func(pfn addr.PFN) bool { return there(pfn) && !dropped(pfn) }
 	var file writerAt
 	if _, err := dump.Write(t.Context(), &file, cfg, img); err != nil {
 		t.Fatal(err)
@@ -46,13 +53,15 @@ func plainFixture(t *testing.T) []byte {
 
 // damageCommands read as much as can be read.
 var damageCommands = []string{
-	"sys", "log -T", "ps", "ps -p 350", "ps -c", "mod -t", "mod", "bt -a", "bt 1", "bt 0", "sym -M", "sym panic", "sym -n ffffffffc0598016",
-	"struct module ffffffffc059a040", "struct task_struct ff12c08f1fd40000", "struct -o page", "dis hello_crash", "dis -r schedule+20", "rd -s modules 64",
+	"sys", "log -T", "ps", "ps -p 1", "ps -c", "mod -t", "mod", "bt -a", "bt 1", "bt 0", "sym -M", "sym panic", "sym -n panic",
+	"struct task_struct init_task", "struct -o page", "dis -r schedule+20", "rd -s modules 64",
+	// Of the NULL pointer dereference in a module alone:
+	"ps -p 350", "sym -n ffffffffc0598016", "struct module ffffffffc059a040", "struct task_struct ff12c08f1fd40000", "dis hello_crash",
 }
 
-// TestDamage runs commands on dumps with bytes changed or cut off. They may
-// answer what they like, but they must answer, in bounded time and memory, and
-// what is missing must be an error.
+// TestDamage runs commands on real dumps with bytes changed, the end cut off or
+// pages left out. They may answer what they like, but they must answer, in
+// bounded time and memory, and what is missing must be an error.
 func TestDamage(t *testing.T) {
 	rounds := 16
 	if s := os.Getenv("CRASHKIT_DAMAGE_ROUNDS"); s != "" {
@@ -61,10 +70,19 @@ func TestDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	whole := plainFixture(t)
+	dumps, err := filepath.Glob(filepath.Join(filepath.Dir(fixture.Path(t, fixture.NullDeref)), "*.vmcore"))
+	if err != nil || len(dumps) == 0 {
+		t.Fatalf("no dumps to damage: %v", err)
+	}
+	nothing := func(addr.PFN) bool { return false }
+	whole := make([][]byte, len(dumps))
+	for i, path := range dumps {
+		whole[i] = plain(t, path, nothing)
+	}
 	for round := range rounds {
 		r := rand.New(rand.NewPCG(1, uint64(round)))
-		file := bytes.Clone(whole)
+		which := round / 8 % len(dumps)
+		file := bytes.Clone(whole[which])
 		damage := func() {
 			for range 1 << r.IntN(14) {
 				// In runs, as damage to a pointer does more harm than to a number.
@@ -74,13 +92,17 @@ func TestDamage(t *testing.T) {
 				}
 			}
 		}
-		t.Run(strconv.Itoa(round), func(t *testing.T) {
+		name := strings.TrimSuffix(filepath.Base(dumps[which]), ".vmcore")
+		t.Run(fmt.Sprintf("%d/%s", round, name), func(t *testing.T) {
 			switch round % 8 {
 			case 0: // before it is opened: symbols and types are mostly lost
 				damage()
 				runAll(t, file, func() {})
 			case 1:
 				runAll(t, file[:r.IntN(len(file))], func() {})
+			case 2:
+				one := 1 << r.IntN(10) // of so many pages is lost
+				runAll(t, plain(t, dumps[which], func(addr.PFN) bool { return r.IntN(one) == 0 }), func() {})
 			default: // when symbols and types have been read
 				runAll(t, file, damage)
 			}
