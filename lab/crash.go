@@ -134,16 +134,22 @@ func (c *crash) trigger(ctx context.Context) (string, error) {
 
 // capture waits until the memory has been written and the guest has ended.
 func (c *crash) capture(ctx context.Context) (string, error) {
-	e, err := c.guest.await(ctx, wire.StageCapture, wire.EventDone,
-		qemu.Phase{Name: "copy the memory", Deadline: cmp.Or(c.timeouts.Copy, copyDeadline)})
+	e, err := c.copied(ctx)
 	if err != nil {
-		return "", err
-	}
-	if err := c.end(ctx); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%d MiB of %d MiB not zero; capture kernel's peak %d of %d MiB",
 		e.Data>>20, e.Total>>20, e.MemPeak>>20, e.MemTotal>>20), nil
+}
+
+// copied is capture, and returns what the capture kernel's agent said of it.
+func (c *crash) copied(ctx context.Context) (wire.Event, error) {
+	e, err := c.guest.await(ctx, wire.StageCapture, wire.EventDone,
+		qemu.Phase{Name: "copy the memory", Deadline: cmp.Or(c.timeouts.Copy, copyDeadline)})
+	if err != nil {
+		return e, err
+	}
+	return e, c.end(ctx)
 }
 
 // end waits until QEMU has ended by itself.
