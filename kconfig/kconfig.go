@@ -1,17 +1,21 @@
-// Package kconfig reads the Linux kernel's .config files and says what a
-// kernel that was configured so cannot do for the lab.
+// Package kconfig knows how a Linux kernel is configured: it reads and writes
+// .config files, puts them together from fragments, and explains by the Kconfig
+// files of a source tree why an option did not become what was asked for.
 //
-// The format is that of scripts/kconfig/confdata.c (Linux 6.1): one line per
-// option, CONFIG_NAME=value or # CONFIG_NAME is not set. Option names are
-// given without CONFIG_ throughout this package.
+// The format of .config is that of scripts/kconfig/confdata.c (Linux 6.1): one
+// line per option, CONFIG_NAME=value or # CONFIG_NAME is not set. Option names
+// are given without CONFIG_ throughout this package.
 package kconfig
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -54,46 +58,97 @@ func ReadFile(name string) (*Config, error) {
 // counts, as for the kernel. An error begins with the number of its line.
 func Parse(r io.Reader) (*Config, error) {
 	c := &Config{values: make(map[string]string)}
-	sc := bufio.NewScanner(r)
-	sc.Buffer(nil, 1<<20)
-	n := 0
-	for sc.Scan() {
-		n++
-		line := strings.TrimSuffix(sc.Text(), "\r")
-		name, value, ok := parseLine(line)
-		if !ok {
-			return nil, fmt.Errorf("%d: %q is not a line of a .config", n, line)
+	err := scan(r, func(_ int, l line) error {
+		if l.name != "" {
+			c.values[l.name] = l.value
 		}
-		if name != "" {
-			c.values[name] = value
-		}
-	}
-	if err := sc.Err(); err != nil {
-		return nil, fmt.Errorf("%d: %w", n+1, err)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return c, nil
 }
 
-// parseLine returns an empty name for lines without an option.
-func parseLine(line string) (name, value string, ok bool) {
-	if s, cut := strings.CutPrefix(line, "# CONFIG_"); cut {
-		if name, cut := strings.CutSuffix(s, " is not set"); cut {
-			return name, "n", isName(name)
+// line is one line of a .config or of a fragment.
+type line struct {
+	name, value string // of an option; empty in other lines
+	comment     string // what follows #, if it is a comment
+}
+
+// maxLine is the length of the longest line that is read, in bytes.
+const maxLine = 1 << 20
+
+// scan calls f for each line. It is all that knows the format: what is an error
+// in a fragment is one in a .config. Errors begin with the number of the line.
+func scan(r io.Reader, f func(number int, l line) error) error {
+	sc := bufio.NewScanner(r)
+	sc.Buffer(nil, maxLine)
+	n := 0
+	for sc.Scan() {
+		n++
+		l, ok := parseLine(sc.Text())
+		if !ok {
+			return fmt.Errorf("%d: %q is not a line of a .config", n, sc.Text())
+		}
+		if err := f(n, l); err != nil {
+			return fmt.Errorf("%d: %w", n, err)
 		}
 	}
-	if line == "" || line[0] == '#' {
-		return "", "", true
+	if err := sc.Err(); err != nil {
+		return fmt.Errorf("%d: %w", n+1, err)
 	}
-	s, cut := strings.CutPrefix(line, "CONFIG_")
+	return nil
+}
+
+// parseLine parses a line without its end. Like the kernel it takes anything
+// that begins with "# CONFIG_NAME is not set" for that.
+func parseLine(s string) (line, bool) {
+	if rest, cut := strings.CutPrefix(s, "# CONFIG_"); cut {
+		if name, tail, cut := strings.Cut(rest, " "); cut && strings.HasPrefix(tail, "is not set") {
+			return line{name: name, value: "n"}, isName(name)
+		}
+	}
+	if s == "" {
+		return line{}, true
+	}
+	if s[0] == '#' {
+		return line{comment: s[1:]}, true
+	}
+	s, cut := strings.CutPrefix(s, "CONFIG_")
 	name, value, eq := strings.Cut(s, "=")
-	if !cut || !eq || !isName(name) {
-		return "", "", false
+	if !cut || !eq || !isName(name) || !isValue(value) {
+		return line{}, false
 	}
-	if strings.HasPrefix(value, `"`) {
-		_, err := unquote(value)
-		return name, value, err == nil
+	return line{name: name, value: value}, true
+}
+
+// isValue reports whether s can stand behind the = of a line: y, m, n, a
+// number, or a string in quotes.
+func isValue(s string) bool {
+	switch s {
+	case "y", "m", "n":
+		return true
 	}
-	return name, value, value != ""
+	if strings.HasPrefix(s, `"`) {
+		_, err := unquote(s)
+		return err == nil
+	}
+	return isNumber(s)
+}
+
+// isNumber reports whether s is decimal, or hexadecimal with or without 0x.
+func isNumber(s string) bool {
+	s = strings.TrimPrefix(s, "-")
+	if len(s) > 1 && s[0] == '0' && s[1]|0x20 == 'x' {
+		s = s[2:]
+	}
+	for _, r := range []byte(s) {
+		if !('0' <= r && r <= '9' || 'a' <= r|0x20 && r|0x20 <= 'f') {
+			return false
+		}
+	}
+	return s != ""
 }
 
 func isName(s string) bool {
@@ -112,8 +167,11 @@ func unquote(s string) (string, error) {
 	}
 	var b strings.Builder
 	for in := s[1 : len(s)-1]; in != ""; in = in[1:] {
-		if in[0] == '"' {
+		switch {
+		case in[0] == '"':
 			return "", fmt.Errorf("%s has a quote inside", s)
+		case in[0] < ' ' && in[0] != '\t' || in[0] == 0x7f:
+			return "", fmt.Errorf("%q has a control character", s)
 		}
 		if in[0] == '\\' {
 			if in = in[1:]; in == "" {
@@ -179,4 +237,56 @@ func (c *Config) value(name string) (string, error) {
 		return "", fmt.Errorf("CONFIG_%s %w", name, ErrNotSet)
 	}
 	return v, nil
+}
+
+// Value returns what stands behind the = of the option's line, a string in its
+// quotes. Options that are not set, or absent, have the value n.
+func (c *Config) Value(name string) string {
+	if v, ok := c.values[name]; ok {
+		return v
+	}
+	return "n"
+}
+
+// Set sets the option called name to a value as it is written in a .config. It
+// reports whether both can stand there; if not, nothing is changed.
+func (c *Config) Set(name, value string) bool {
+	if !isName(name) || !isValue(value) {
+		return false
+	}
+	if c.values == nil {
+		c.values = make(map[string]string)
+	}
+	c.values[name] = value
+	return true
+}
+
+// Names returns the names of all options that c mentions, in their order.
+func (c *Config) Names() []string { return slices.Sorted(maps.Keys(c.values)) }
+
+// Clone returns a copy of c.
+func (c *Config) Clone() *Config { return &Config{values: maps.Clone(c.values)} }
+
+// WriteTo writes c as a .config, the options in the order of their names.
+func (c *Config) WriteTo(w io.Writer) (int64, error) {
+	var b bytes.Buffer
+	for _, name := range c.Names() {
+		b.WriteString(Setting{Name: name, Value: c.values[name]}.Line())
+		b.WriteByte('\n')
+	}
+	return b.WriteTo(w)
+}
+
+// Setting is an option with its value.
+type Setting struct {
+	Name  string
+	Value string // as in a .config; n for one that is not set
+}
+
+// Line returns the setting as a line of a .config, without its end.
+func (s Setting) Line() string {
+	if s.Value == "n" {
+		return "# CONFIG_" + s.Name + " is not set"
+	}
+	return "CONFIG_" + s.Name + "=" + s.Value
 }
