@@ -71,8 +71,6 @@ func and(a, b *Expr) *Expr {
 	return &Expr{op: opAnd, l: a, r: b}
 }
 
-func symbol(name string) *Expr { return &Expr{word: name} }
-
 // Eval returns the value of e when the options are those of c. A macro, which
 // asks the compiler or a shell, counts as met.
 func (e *Expr) Eval(c *Config) Tristate {
