@@ -89,6 +89,10 @@ type TraceLine struct {
 	Location
 	Reliable bool   `json:"reliable"` // false for a line marked "?": an address found on the stack, perhaps a stale one
 	Stack    string `json:"stack"`    // "TASK", "IRQ", "NMI", "#DF", …: the tag that it stands under; "" if there is none
+
+	// Exception says that the line is no call but where an exception or interrupt
+	// hit the kernel's code: the RIP line of the registers saved there.
+	Exception bool `json:"exception"`
 }
 
 // Parse returns the reports of a log, in order of their titles. Lines end in LF or

@@ -137,6 +137,9 @@ func place(l Location) string {
 
 func line(l TraceLine) string {
 	s := place(l.Location)
+	if l.Exception {
+		s = "RIP: " + s
+	}
 	if !l.Reliable {
 		s = "? " + s
 	}

@@ -290,6 +290,10 @@ func (b *builder) modules(list string) {
 func (b *builder) registerLine(line string) bool {
 	if m := ripLine.FindStringSubmatch(line); m != nil {
 		cs, _ := strconv.ParseUint(m[1], 16, 16)
+		if cs&3 == 0 && b.inTrace {
+			into := b.traceTarget()
+			*into = append(*into, TraceLine{Location: locationOf(m[2:]), Reliable: true, Exception: true, Stack: b.stack})
+		}
 		if cs&3 != 0 || b.traceSeen || b.PC != nil {
 			b.userRegs = true // or those of an outer context
 			return true
