@@ -92,8 +92,16 @@ type Panic struct {
 	// KernelTrace is the call trace that the crashed kernel printed itself,
 	// innermost first, with its unreliable ("?") lines. The function at IP is
 	// not in the trace of an exception; for a deliberate panic the trace begins
-	// above it, with panic.
+	// above it, with panic. If Blamed is another task, the trace is that one's.
 	KernelTrace []TraceLine `json:"kernel_trace"`
+
+	// PanicTrace is the trace that panic() printed after KernelTrace; empty if it
+	// printed none, as when an oops ends in a panic.
+	PanicTrace []TraceLine `json:"panic_trace"`
+
+	// Blamed is the task that the kernel complained of, with its stack, where that
+	// is not Task: one that hung, and another one noticed it. PID 0 for none.
+	Blamed TaskStack `json:"blamed"`
 
 	// Registers at the exception. Names are lower case: rip, rsp, rax, …,
 	// rflags, cs, ss, cr2.
@@ -127,6 +135,7 @@ type Frame struct {
 	SP        uint64 `json:"sp"`        // stack pointer of this frame
 	How       string `json:"how"`       // how the frame was found: "regs", "orc", "prologue", "frame-pointer", "scan"
 	Source    string `json:"source"`    // "file:line", if debug info is present
+	Stack     string `json:"stack"`     // that it is on, tagged as in TraceLine; "" if unknown
 	Exception bool   `json:"exception"` // the frame the processor was in when the exception hit
 	Reliable  bool   `json:"reliable"`  // false for a guess
 }
@@ -139,6 +148,16 @@ type TraceLine struct {
 	Module   string `json:"module"`
 	Stack    string `json:"stack"`    // "TASK", "IRQ", "NMI", …: the tag it was printed under
 	Reliable bool   `json:"reliable"` // false for a line marked "?"
+
+	// Exception says that the line is no call but where an exception or interrupt
+	// hit the kernel, with its registers.
+	Exception bool `json:"exception"`
+}
+
+// TaskStack is a task and its stack.
+type TaskStack struct {
+	Task   Task    `json:"task"`
+	Frames []Frame `json:"frames"` // innermost first
 }
 
 // Task is one thread.

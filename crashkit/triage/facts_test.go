@@ -48,7 +48,11 @@ func TestFacts(t *testing.T) {
 	}
 	null, write := uint64(0), uint64(2)
 	got := f.Panic
-	got.Frames, got.CrashPath, got.KernelTrace, got.Registers, got.Task = nil, nil, nil, nil, facts.Task{}
+	if len(got.PanicTrace) > 0 || got.Blamed.Task.PID != 0 {
+		t.Errorf("panic's trace %v, blamed task %+v; want none", got.PanicTrace, got.Blamed)
+	}
+	got.Frames, got.CrashPath, got.KernelTrace, got.PanicTrace, got.Registers, got.Task = nil, nil, nil, nil, nil, facts.Task{}
+	got.Blamed = facts.TaskStack{}
 	want := facts.Panic{
 		Kind: "null-deref", Title: "BUG: kernel NULL pointer dereference, address: 0000000000000000",
 		Address: &null, Access: "write", Mode: "kernel", ErrorCode: &write,

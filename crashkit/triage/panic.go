@@ -2,6 +2,7 @@ package triage
 
 import (
 	"slices"
+	"strings"
 
 	"crashlab/crashkit/addr"
 	"crashlab/crashkit/arch"
@@ -16,7 +17,8 @@ import (
 func (t *triage) panic() {
 	f := &t.f.Panic
 	f.Registers = map[string]uint64{}
-	f.Frames, f.CrashPath, f.KernelTrace = []facts.Frame{}, []facts.Frame{}, []facts.TraceLine{}
+	f.Frames, f.CrashPath, f.Blamed.Frames = []facts.Frame{}, []facts.Frame{}, []facts.Frame{}
+	f.KernelTrace, f.PanicTrace = []facts.TraceLine{}, []facts.TraceLine{}
 
 	cpu, panicked, err := kernel.PanicCPU(t.p)
 	t.note(err)
@@ -51,15 +53,20 @@ func (t *triage) report(r *oops.Report) {
 	f := &t.f.Panic
 	f.Kind, f.Title, f.Message = r.Kind, r.Title, r.PanicMessage
 	f.Address, f.Access, f.Mode, f.ErrorCode = r.Address, r.Access, r.Mode, r.ErrorCode
-	trace := r.CallTrace
-	if len(trace) == 0 {
-		trace = r.PanicTrace
+	f.KernelTrace, f.PanicTrace = traceFacts(r.CallTrace), traceFacts(r.PanicTrace)
+	if len(f.KernelTrace) == 0 {
+		f.KernelTrace, f.PanicTrace = f.PanicTrace, f.KernelTrace
 	}
-	for _, l := range trace {
-		f.KernelTrace = append(f.KernelTrace, facts.TraceLine{
-			Symbol: l.Symbol, Offset: l.Offset, Size: l.Size, Module: l.Module, Stack: l.Stack, Reliable: l.Reliable,
+}
+
+func traceFacts(lines []oops.TraceLine) []facts.TraceLine {
+	list := []facts.TraceLine{}
+	for _, l := range lines {
+		list = append(list, facts.TraceLine{
+			Symbol: l.Symbol, Offset: l.Offset, Size: l.Size, Module: l.Module, Stack: l.Stack, Reliable: l.Reliable, Exception: l.Exception,
 		})
 	}
+	return list
 }
 
 // stack unwinds the stack of the task that crashed and finds on it where.
@@ -72,6 +79,7 @@ func (t *triage) stack(r *oops.Report) {
 		trace, err := u.Task(addr.Virt(f.Task.Address))
 		t.note(err)
 		frames = trace.Frames
+		t.blamed(u, r)
 	}
 	at := crashFrame(frames, r)
 	if at < 0 {
@@ -100,6 +108,26 @@ func (t *triage) stack(r *oops.Report) {
 			f.Registers["cr2"] = *f.Address
 		}
 		t.compare(r)
+	}
+}
+
+// blamed unwinds the stack of the task that the kernel complained of, if another
+// one panicked.
+func (t *triage) blamed(u *unwind.Unwinder, r *oops.Report) {
+	f := &t.f.Panic
+	if r.Kind != oops.HungTask || r.PID == nil || *r.PID == f.Task.PID {
+		return
+	}
+	i := slices.IndexFunc(t.f.Tasks, func(k facts.Task) bool { return k.PID == *r.PID })
+	if i < 0 {
+		t.problem("the task that hung, PID %d, is not among the tasks", *r.PID)
+		return
+	}
+	f.Blamed.Task = t.f.Tasks[i]
+	trace, err := u.Task(addr.Virt(f.Blamed.Task.Address))
+	t.note(err)
+	for i := range trace.Frames {
+		f.Blamed.Frames = append(f.Blamed.Frames, frameFacts(&trace.Frames[i]))
 	}
 }
 
@@ -137,8 +165,24 @@ func crashFrame(frames []unwind.Frame, r *oops.Report) int {
 func frameFacts(u *unwind.Frame) facts.Frame {
 	return facts.Frame{
 		Symbol: u.Symbol, Offset: u.Offset, Size: u.Size, Module: u.Module, IP: uint64(u.IP), SP: uint64(u.SP),
-		How: string(u.How), Exception: u.Exception(), Reliable: u.Reliable,
+		How: string(u.How), Stack: stackTag(u.Stack), Exception: u.Exception(), Reliable: u.Reliable,
 	}
+}
+
+// stackTag returns the tag that the kernel prints for a stack (stack_type_name in
+// arch/x86/kernel/dumpstack_64.c).
+func stackTag(name string) string {
+	switch name {
+	case "task", "irq":
+		return strings.ToUpper(name)
+	case "entry":
+		return "ENTRY_TRAMPOLINE"
+	case "DF", "DB", "VC", "VC2":
+		return "#" + name
+	case "MCE":
+		return "#MC"
+	}
+	return name
 }
 
 // registers names the registers as the facts do.

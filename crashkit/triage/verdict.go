@@ -144,6 +144,13 @@ func canonical(v uint64) bool { return uint64(int64(v<<7)>>7) == v }
 
 func (t *triage) where() string {
 	f := &t.f.Panic
+	if _, fr := t.waiting(); fr != nil {
+		where := fmt.Sprintf("%s+%#x", fr.Symbol, fr.Offset)
+		if fr.Module != "" {
+			where += " in module " + fr.Module
+		}
+		return where + ", where " + taskName(f.Blamed.Task) + " waits"
+	}
 	where := fmt.Sprintf("%#x", f.IP)
 	if f.Symbol != "" {
 		where = fmt.Sprintf("%s+%#x", f.Symbol, f.Offset)
@@ -160,8 +167,31 @@ func (t *triage) where() string {
 	return where
 }
 
+// waiting returns the function by which the task that hung went to sleep, and
+// the frame of the one that called it; nil if there is no such task.
+func (t *triage) waiting() (by string, caller *facts.Frame) {
+	if t.p == nil {
+		return "", nil
+	}
+	start, ok1 := t.p.Syms.Lookup("__sched_text_start")
+	end, ok2 := t.p.Syms.Lookup("__sched_text_end")
+	if !ok1 || !ok2 {
+		return "", nil
+	}
+	for i, fr := range t.f.Panic.Blamed.Frames {
+		if ip := addr.Virt(fr.IP); fr.Symbol != "" && (ip < start.Addr || ip >= end.Addr) {
+			return by, &t.f.Panic.Blamed.Frames[i]
+		}
+		by = fr.Symbol
+	}
+	return "", nil
+}
+
 func (t *triage) why() string {
 	f := &t.f.Panic
+	if by, fr := t.waiting(); by != "" {
+		return fmt.Sprintf("%s sleeps in %s, called by %s+%#x", taskName(f.Blamed.Task), by, fr.Symbol, fr.Offset)
+	}
 	switch f.Kind {
 	case oops.SysRq:
 		return "it was asked for through " + asker(f.Frames)
@@ -359,7 +389,11 @@ func (t *triage) whose() string {
 	if f.Module != "" {
 		return t.module(f.Module)
 	}
-	for _, fr := range f.Frames {
+	frames := f.Frames
+	if f.Blamed.Task.PID != 0 {
+		frames = f.Blamed.Frames
+	}
+	for _, fr := range frames {
 		if fr.Module != "" {
 			return "the kernel's own code, called by " + t.module(fr.Module)
 		}

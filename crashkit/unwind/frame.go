@@ -37,7 +37,7 @@ type Frame struct {
 	Module string `json:"module"` // "" for the kernel itself
 
 	How   How    `json:"how"`
-	Stack string `json:"stack"` // the name of the stack that SP is on, as in Stack.Name
+	Stack string `json:"stack"` // the name of the stack that At, or else SP, is on, as in Stack.Name
 
 	// Regs are the registers at IP, on exception frames only: those that an
 	// exception or interrupt saved there. IP is then the instruction that was

@@ -269,8 +269,12 @@ func (u *Unwinder) trace(w *walker, s state) (Trace, error) {
 	n := 0
 	var err error
 	t.User, err = w.walk(s, func(s state) {
+		on := s.at
+		if on == 0 {
+			on = s.sp
+		}
 		f := Frame{
-			Index: -1, IP: s.ip, SP: s.sp, At: s.at, How: s.how, Stack: w.stackName(s.sp),
+			Index: -1, IP: s.ip, SP: s.sp, At: s.at, How: s.how, Stack: w.stackName(on),
 			Regs: s.regs, Partial: s.partial, Reliable: !s.guessed,
 		}
 		if s.regs == nil {
