@@ -12,8 +12,6 @@ import (
 
 	"crashlab/crashkit"
 	"crashlab/crashkit/kernel"
-	"crashlab/crashkit/oops"
-	"crashlab/crashkit/unwind"
 )
 
 // Checked counts what was compared. A comparison of nothing proves nothing, so
@@ -22,7 +20,8 @@ type Checked struct {
 	Symbols int // lines of kallsyms
 	Modules int // lines of modules
 	Threads int // status files
-	Frames  int // reliable lines of the kernel's call trace
+	Frames  int // reliable lines of the kernel's call traces
+	Stacks  int // tasks whose stack was recorded and that did not run after that
 }
 
 // Compare compares the analyzer's answers about p with the guest's own: proc is
@@ -34,9 +33,11 @@ func Compare(proc fs.FS, console string, p *crashkit.Program) (Checked, []string
 	c.modules()
 	c.tasks()
 	c.system()
-	c.trace(console)
+	c.traces(console)
+	c.stacks()
 	for what, n := range map[string]int{
 		"symbols": c.checked.Symbols, "modules": c.checked.Modules, "threads": c.checked.Threads, "frames": c.checked.Frames,
+		"stacks": c.checked.Stacks,
 	} {
 		if n == 0 {
 			c.differ("no %s were compared", what)
@@ -275,79 +276,4 @@ func (c *comparison) system() {
 	if want := strings.TrimSpace(c.read("cmdline")); strings.TrimSpace(cmdline) != want {
 		c.differ("command line: the dump has %q, the guest %q", cmdline, want)
 	}
-}
-
-// trace compares the unwound stack of the task that crashed with the lines,
-// except those marked "?", of the trace that the kernel printed.
-func (c *comparison) trace(console string) {
-	report, ok := oops.Last(console)
-	if !ok {
-		c.differ("trace: the console has none")
-		return
-	}
-	var want []string
-	for _, l := range report.CallTrace {
-		if l.Reliable {
-			want = append(want, frame(l.Symbol, l.Offset, l.Size))
-		}
-	}
-	u, task, err := kernel.Unwinder(c.p)
-	if err != nil {
-		c.differ("trace: %v", err)
-		return
-	}
-	t, err := u.Task(task)
-	if err != nil {
-		c.differ("trace: %v", err)
-	}
-	got := comparable(t)
-	// A deliberate panic prints its trace from within panic(), and leaves for
-	// the capture kernel from another place of it: only the frames around the
-	// call are the same.
-	if !exceptional(t) {
-		want = after(want, "panic+")
-		got = after(got, "panic+")
-	}
-	c.checked.Frames = len(want)
-	if g, w := strings.Join(got, " "), strings.Join(want, " "); g != w {
-		c.differ("trace: the dump has %q, the kernel printed %q", g, w)
-	}
-}
-
-func frame(symbol string, off, size uint64) string {
-	return fmt.Sprintf("%s+%#x/%#x", symbol, off, size)
-}
-
-// comparable returns the frames that the kernel prints: those behind the last
-// exception.
-func comparable(t unwind.Trace) []string {
-	var out []string
-	for i := range t.Frames {
-		f := &t.Frames[i]
-		if f.Exception() {
-			out = nil
-			continue
-		}
-		out = append(out, frame(f.Symbol, f.Offset, f.Size))
-	}
-	return out
-}
-
-func exceptional(t unwind.Trace) bool {
-	for i := range t.Frames {
-		if t.Frames[i].Exception() {
-			return true
-		}
-	}
-	return false
-}
-
-// after returns the frames behind the last one that begins with prefix.
-func after(frames []string, prefix string) []string {
-	for i := len(frames) - 1; i >= 0; i-- {
-		if strings.HasPrefix(frames[i], prefix) {
-			return frames[i+1:]
-		}
-	}
-	return frames
 }
