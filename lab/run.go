@@ -314,7 +314,7 @@ func (r *run) doImage(ctx context.Context) (outcome, error) {
 		Workload: wire.DefaultWorkload(),
 		Truth:    wire.DefaultTruth(),
 		Kexec:    &wire.Kexec{Cmdline: kexecCmdline, MinCrashSize: minCrashSize},
-		Trigger:  wire.Trigger{Kind: wire.TriggerKind(r.scenario.Trigger)},
+		Trigger:  wire.Trigger{Kind: wire.TriggerKind(r.scenario.Trigger), Sysctl: r.scenario.Sysctl},
 	}
 	ko := ""
 	if r.module != nil {

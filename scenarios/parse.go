@@ -17,14 +17,15 @@ import (
 
 // file is a scenario.yaml.
 type file struct {
-	Name     string   `yaml:"name"`
-	Title    string   `yaml:"title"`
-	Summary  string   `yaml:"summary"`
-	Kernel   string   `yaml:"kernel"`
-	Module   string   `yaml:"module"`
-	Trigger  Trigger  `yaml:"trigger"`
-	Guest    Guest    `yaml:"guest"`
-	Timeouts Timeouts `yaml:"timeouts"`
+	Name     string            `yaml:"name"`
+	Title    string            `yaml:"title"`
+	Summary  string            `yaml:"summary"`
+	Kernel   string            `yaml:"kernel"`
+	Module   string            `yaml:"module"`
+	Trigger  Trigger           `yaml:"trigger"`
+	Sysctl   map[string]string `yaml:"sysctl"`
+	Guest    Guest             `yaml:"guest"`
+	Timeouts Timeouts          `yaml:"timeouts"`
 	Expect   []struct {
 		Name string    `yaml:"name"`
 		Expr yaml.Node `yaml:"expr"` // a node, for its place
@@ -40,6 +41,7 @@ const maxFile = 1 << 20
 var (
 	namePattern   = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,63}$`)
 	modulePattern = regexp.MustCompile(`^[a-z][a-z0-9_]{0,54}$`) // MODULE_NAME_LEN
+	sysctlPattern = regexp.MustCompile(`^[a-z]+(\.[a-z0-9_-]+)+$`)
 	crashkernel   = regexp.MustCompile(`^\d+[KMG]$`)
 )
 
@@ -73,7 +75,7 @@ func parse(name string, data []byte) (*Scenario, error) {
 	return &Scenario{
 		Name: f.Name, Title: f.Title, Summary: strings.TrimSpace(f.Summary),
 		Kernel: f.Kernel, Module: f.Module, Trigger: f.Trigger,
-		Guest: f.Guest, Timeouts: f.Timeouts,
+		Sysctl: f.Sysctl, Guest: f.Guest, Timeouts: f.Timeouts,
 		Expect: suite, File: name,
 	}, nil
 }
@@ -102,6 +104,11 @@ func (f *file) check() []error {
 		}
 	default:
 		wrong("trigger is %q, not %q or %q", f.Trigger, TriggerModule, TriggerSysRq)
+	}
+	for name := range f.Sysctl {
+		if !sysctlPattern.MatchString(name) {
+			wrong("sysctl %q is no name such as kernel.panic_on_warn", name)
+		}
 	}
 	if g := f.Guest; g.MemoryMiB < 256 || g.MemoryMiB > 1<<20 {
 		wrong("guest.memory_mib is %d, not from 256 to %d", g.MemoryMiB, 1<<20)

@@ -25,7 +25,8 @@ type Scenario struct {
 	Summary string // a paragraph
 	Kernel  string // spec of the kernel it runs on unless the user says otherwise
 	Trigger Trigger
-	Module  string // which Trigger loads; "" for other triggers
+	Module  string            // which Trigger loads; "" for other triggers
+	Sysctl  map[string]string // set right before the trigger, by name
 	Guest   Guest
 	Timeouts
 

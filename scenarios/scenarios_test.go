@@ -139,6 +139,8 @@ func TestParseErrors(t *testing.T) {
 		{edit("name: mine", "name: My Own"), `name is "My Own"`},
 		{edit("title: Mine", "title:"), "title is not one line"},
 		{edit("kernel: debian:6.1", "kernel:"), "kernel is not given"},
+		{minimal + "sysctl: {kernel/panic: 1}", `sysctl "kernel/panic" is no name`},
+		{minimal + "sysctl: {kernel...panic: 1}", `sysctl "kernel...panic" is no name`},
 		{minimal + "guest: {memory_mib: 64}", "guest.memory_mib is 64"},
 		{minimal + "guest: {cpus: 0}", "guest.cpus is 0"},
 		{minimal + "guest: {crashkernel: lots}", `guest.crashkernel is "lots"`},

@@ -4,7 +4,9 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"runtime"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -33,6 +35,11 @@ func (a *agent) trigger(t wire.Trigger) error {
 	c := newChild(wire.TriggerComm, unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&text[0])), 1)
 	if t.Kind == wire.TriggerModule {
 		c = newChild(wire.TriggerComm, unix.SYS_FINIT_MODULE, uintptr(fd), uintptr(unsafe.Pointer(&text[0])), 0)
+	}
+	for name, value := range t.Sysctl {
+		if err := os.WriteFile("/proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
 	}
 	a.line.send(wire.Event{Kind: wire.EventTrigger, Name: string(t.Kind)})
 	a.line.drain()

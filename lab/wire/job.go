@@ -103,9 +103,12 @@ const TriggerComm = "trigger"
 
 // Trigger is the crash.
 type Trigger struct {
-	Kind    TriggerKind   `json:"kind"`
-	Module  Module        `json:"module,omitzero"`  // for TriggerModule
-	Timeout time.Duration `json:"timeout,omitzero"` // after which "it did not crash" is reported; 0 means 30 s
+	Kind   TriggerKind `json:"kind"`
+	Module Module      `json:"module,omitzero"` // for TriggerModule
+	// Sysctl are set right before, by name as in "kernel.panic_on_warn": how the
+	// kernel is to react. Set any earlier, they would act on the recording too.
+	Sysctl  map[string]string `json:"sysctl,omitempty"`
+	Timeout time.Duration     `json:"timeout,omitzero"` // after which "it did not crash" is reported; 0 means 30 s
 }
 
 // CaptureJob is the agent's job in the capture kernel.
