@@ -179,32 +179,48 @@ func le32(b []byte) uint32 {
 
 func le64(b []byte) uint64 { return uint64(le32(b)) | uint64(le32(b[4:]))<<32 }
 
+// imageSize bounds the search in the kernel's image: KERNEL_IMAGE_SIZE
+// (arch/x86/include/asm/page_64_types.h) is 1 GiB, but its read-only data lies
+// behind its code, which takes less than a tenth of that.
+const imageSize = 96 << 20
+
 func (p *Program) readKallsyms() (*sym.Table, error) {
 	t := sym.KallsymsTables{AnchorName: "_stext"}
+	if v, ok := p.Info.Symbol(t.AnchorName); ok {
+		t.AnchorAddr = addr.Virt(v)
+	} else {
+		return nil, fmt.Errorf("VMCOREINFO has no SYMBOL(%s)", t.AnchorName)
+	}
+	known := true
 	for _, s := range []struct {
-		name     string
-		at       *addr.Virt
-		optional bool
+		name string
+		at   *addr.Virt
 	}{
-		{"kallsyms_names", &t.Names, false},
-		{"kallsyms_num_syms", &t.NumSyms, false},
-		{"kallsyms_token_table", &t.TokenTable, false},
-		{"kallsyms_token_index", &t.TokenIndex, false},
-		{"kallsyms_offsets", &t.Offsets, false},
-		// Gone since Linux commit a081b5789255 (in v7.0), which made the
-		// offsets relative to their own place.
-		{"kallsyms_relative_base", &t.RelativeBase, true},
-		{"_stext", &t.AnchorAddr, false},
+		{"kallsyms_names", &t.Names},
+		{"kallsyms_num_syms", &t.NumSyms},
+		{"kallsyms_token_table", &t.TokenTable},
+		{"kallsyms_token_index", &t.TokenIndex},
+		{"kallsyms_offsets", &t.Offsets},
 	} {
 		v, ok := p.Info.Symbol(s.name)
-		if !ok && !s.optional {
-			return nil, fmt.Errorf("VMCOREINFO has no SYMBOL(%s)", s.name)
-		}
+		known = known && ok
 		*s.at = addr.Virt(v)
 	}
-	syms, err := sym.Kallsyms(p, t)
+	// Gone since Linux commit a081b5789255 (in v7.0), which made the offsets
+	// relative to their own place.
+	if v, ok := p.Info.Symbol("kallsyms_relative_base"); ok {
+		t.RelativeBase = addr.Virt(v)
+	}
+	var syms []sym.Symbol
+	err := errors.New("VMCOREINFO has no SYMBOL(kallsyms_names)")
+	if known {
+		syms, err = sym.Kallsyms(p, t)
+	}
 	if err != nil {
-		return nil, err
+		var serr error
+		if syms, serr = sym.FindKallsyms(p, t.AnchorAddr, imageSize, t.AnchorName, t.AnchorAddr); serr != nil {
+			return nil, fmt.Errorf("%w; %w", err, serr)
+		}
 	}
 	return sym.NewTable(syms), nil
 }

@@ -21,17 +21,25 @@ type UTSName struct {
 	Domainname string `json:"domainname"`
 }
 
-// UTS reads the name of the kernel and the machine, by VMCOREINFO alone.
+// UTS reads the name of the kernel and the machine, by VMCOREINFO alone where
+// that has OFFSET(uts_namespace.name), which that of 5.10 has not.
 func UTS(p *crashkit.Program) (UTSName, error) {
 	const field = 65 // __NEW_UTS_LEN + 1, an ABI
 	var u UTSName
+	var from addr.Virt
 	at, ok := p.Info.Symbol("init_uts_ns")
 	off, ok2 := p.Info.Offset("uts_namespace.name")
-	if !ok || !ok2 {
-		return u, errors.New("utsname: VMCOREINFO has no SYMBOL(init_uts_ns) and OFFSET(uts_namespace.name)")
+	if ok && ok2 {
+		from = addr.Virt(at + off)
+	} else {
+		name := p.Object("init_uts_ns").Member("name")
+		if err := name.Err(); err != nil {
+			return u, fmt.Errorf("utsname: VMCOREINFO has no SYMBOL(init_uts_ns) and OFFSET(uts_namespace.name): %w", err)
+		}
+		from = name.Addr()
 	}
 	var b [6 * field]byte
-	if err := p.Read(addr.Virt(at+off), b[:]); err != nil {
+	if err := p.Read(from, b[:]); err != nil {
 		return u, fmt.Errorf("utsname: %w", err)
 	}
 	for i, s := range []*string{&u.Sysname, &u.Nodename, &u.Release, &u.Version, &u.Machine, &u.Domainname} {

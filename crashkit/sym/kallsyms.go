@@ -3,6 +3,7 @@ package sym
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"crashlab/crashkit/addr"
 )
@@ -22,6 +23,10 @@ type KallsymsTables struct {
 	TokenIndex   addr.Virt // kallsyms_token_index: u16[256] into the former
 	Offsets      addr.Virt // kallsyms_offsets: s32[num_syms]
 	RelativeBase addr.Virt // kallsyms_relative_base: unsigned long; 0 where the kernel has none
+	// Addresses is kallsyms_addresses: unsigned long[num_syms], of kernels built
+	// without CONFIG_KALLSYMS_BASE_RELATIVE (gone in v6.11), which have no
+	// offsets and no base. 0 for all others.
+	Addresses addr.Virt
 	// Anchor is a symbol with a known address. The kernel does not say how its
 	// offsets are encoded; the encoding that reproduces the anchor is the one.
 	AnchorName string
@@ -57,43 +62,65 @@ var offsetEncodings = []struct {
 
 // Kallsyms decodes the kernel's own symbol table from its memory.
 func Kallsyms(m Memory, t KallsymsTables) ([]Symbol, error) {
-	var b [8]byte
-	if err := m.Read(t.NumSyms, b[:4]); err != nil {
+	syms, err := readSymbols(m, t)
+	if err != nil {
+		return nil, err
+	}
+	if err := readAddresses(m, t, syms); err != nil {
+		return nil, err
+	}
+	return syms, nil
+}
+
+// readSymbols returns the symbols without their addresses.
+func readSymbols(m Memory, t KallsymsTables) ([]Symbol, error) {
+	var b [4]byte
+	if err := m.Read(t.NumSyms, b[:]); err != nil {
 		return nil, fmt.Errorf("kallsyms_num_syms: %w", err)
 	}
 	n := int(binary.LittleEndian.Uint32(b[:]))
 	if n == 0 || n > maxSyms {
 		return nil, fmt.Errorf("kallsyms_num_syms is %d: not a kernel's", n)
 	}
-	var base addr.Virt
-	if t.RelativeBase != 0 {
-		if err := m.Read(t.RelativeBase, b[:]); err != nil {
-			return nil, fmt.Errorf("kallsyms_relative_base: %w", err)
-		}
-		base = addr.Virt(binary.LittleEndian.Uint64(b[:]))
-	}
-	offsets := make([]byte, 4*n)
-	if err := m.Read(t.Offsets, offsets); err != nil {
-		return nil, fmt.Errorf("kallsyms_offsets: %w", err)
-	}
 	tokens, err := readTokens(m, t)
 	if err != nil {
 		return nil, err
 	}
-	syms, err := readNames(m, t.Names, n, tokens)
-	if err != nil {
-		return nil, err
-	}
+	return readNames(m, t.Names, n, tokens)
+}
 
-	anchor := -1
-	for i := range syms {
-		if syms[i].Name == t.AnchorName {
-			anchor = i
-			break
-		}
-	}
+// readAddresses sets the addresses of syms, in the way that puts the anchor
+// where it is known to be.
+func readAddresses(m Memory, t KallsymsTables, syms []Symbol) error {
+	anchor := slices.IndexFunc(syms, func(s Symbol) bool { return s.Name == t.AnchorName })
 	if anchor < 0 {
-		return nil, fmt.Errorf("kallsyms has no %s", t.AnchorName)
+		return fmt.Errorf("kallsyms has no %s", t.AnchorName)
+	}
+	if t.Addresses != 0 {
+		table := make([]byte, 8*len(syms))
+		if err := m.Read(t.Addresses, table); err != nil {
+			return fmt.Errorf("kallsyms_addresses: %w", err)
+		}
+		at := func(i int) addr.Virt { return addr.Virt(binary.LittleEndian.Uint64(table[8*i:])) }
+		if at(anchor) != t.AnchorAddr {
+			return fmt.Errorf("kallsyms_addresses puts %s at %v, but it is at %v", t.AnchorName, at(anchor), t.AnchorAddr)
+		}
+		for i := range syms {
+			syms[i].Addr = at(i)
+		}
+		return nil
+	}
+	var base addr.Virt
+	if t.RelativeBase != 0 {
+		var b [8]byte
+		if err := m.Read(t.RelativeBase, b[:]); err != nil {
+			return fmt.Errorf("kallsyms_relative_base: %w", err)
+		}
+		base = addr.Virt(binary.LittleEndian.Uint64(b[:]))
+	}
+	offsets := make([]byte, 4*len(syms))
+	if err := m.Read(t.Offsets, offsets); err != nil {
+		return fmt.Errorf("kallsyms_offsets: %w", err)
 	}
 	at := func(i int) int32 { return int32(binary.LittleEndian.Uint32(offsets[4*i:])) }
 	for _, e := range offsetEncodings {
@@ -103,9 +130,9 @@ func Kallsyms(m Memory, t KallsymsTables) ([]Symbol, error) {
 		for i := range syms {
 			syms[i].Addr = e.addr(t.Offsets, base, i, at(i))
 		}
-		return syms, nil
+		return nil
 	}
-	return nil, fmt.Errorf("kallsyms_offsets: no known encoding puts %s at %v", t.AnchorName, t.AnchorAddr)
+	return fmt.Errorf("kallsyms_offsets: no known encoding puts %s at %v", t.AnchorName, t.AnchorAddr)
 }
 
 // readTokens returns the 256 strings that the bytes of a compressed name stand for.

@@ -74,9 +74,13 @@ func TestKallsyms(t *testing.T) {
 		{"absolute per-cpu", coretest.AbsolutePerCPU, slices.Concat(percpu, text)},
 		{"base relative", coretest.BaseRelative, text},
 		{"place relative", coretest.PlaceRelative, text},
+		{"absolute", coretest.Absolute, slices.Concat(percpu, text)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tab := tables
+			if c.e == coretest.Absolute {
+				tab.Addresses, tab.Offsets, tab.RelativeBase = tab.Offsets, 0, 0
+			}
 			if c.e == coretest.PlaceRelative {
 				tab.RelativeBase = 0
 			}
@@ -127,7 +131,7 @@ func TestKallsymsDamaged(t *testing.T) {
 	}{
 		{"no symbols", func(m memory) { m[numberAt][0] = 0 }, "kallsyms_num_syms is 0"},
 		{"too many", func(m memory) { m[numberAt][3] = 0xff }, "not a kernel's"},
-		{"more than stored", func(m memory) { m[numberAt][0] = 3 }, "kallsyms_offsets"},
+		{"more than stored", func(m memory) { m[numberAt][0] = 3 }, "symbol 2 of 3"},
 		{"no names", func(m memory) { delete(m, namesAt) }, "symbol 0 of 2"},
 		{"empty name", func(m memory) { m[namesAt][0] = 1 }, "no name"},
 		{"no tokens", func(m memory) { delete(m, tokensAt) }, "kallsyms_token_table"},

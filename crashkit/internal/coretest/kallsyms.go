@@ -17,11 +17,13 @@ const (
 	AbsolutePerCPU Encoding = iota // per-cpu symbols are below 1<<31
 	BaseRelative
 	PlaceRelative
+	Absolute // whole addresses instead of offsets
 )
 
 // Kallsyms are the tables of scripts/kallsyms.c.
 type Kallsyms struct {
-	Names, TokenTable, TokenIndex, Offsets []byte
+	Names, Markers, TokenTable, TokenIndex []byte
+	Offsets                                []byte // of Absolute: kallsyms_addresses
 	NumSyms                                uint32
 }
 
@@ -52,6 +54,9 @@ func EncodeKallsyms(syms []sym.Symbol, e Encoding, base, table addr.Virt) Kallsy
 		k.TokenTable = append(k.TokenTable, 0)
 	}
 	for i, s := range syms {
+		if i%256 == 0 {
+			k.Markers = le.AppendUint32(k.Markers, uint32(len(k.Names)))
+		}
 		var name []byte
 		for text := string(s.Type) + s.Name; text != ""; {
 			if len(text) >= 4 && text[:4] == "sys_" {
@@ -77,6 +82,9 @@ func EncodeKallsyms(syms []sym.Symbol, e Encoding, base, table addr.Virt) Kallsy
 			off = int64(s.Addr - base)
 			ok = off >= 0 && off < 1<<32
 			off = int64(int32(off))
+		case Absolute:
+			k.Offsets = le.AppendUint64(k.Offsets, uint64(s.Addr))
+			continue
 		case PlaceRelative:
 			off = int64(s.Addr - table - addr.Virt(4*i))
 		}
