@@ -96,12 +96,16 @@ func Run(ctx context.Context, dir string, targets []Target, d time.Duration, n i
 	return nil
 }
 
+// minimize bounds how long go test looks for a shorter input that does the same
+// as a new one. Its default, a minute, leaves no time for anything else.
+const minimize = time.Second
+
 func fuzz(ctx context.Context, dir string, t Target, d time.Duration) (string, error) {
 	var text bytes.Buffer
 	_, err := execx.Run(ctx, execx.Cmd{
 		Argv: []string{
 			"go", "test", "-run=^$", "-fuzz=^" + t.Name + "$", "-fuzztime=" + d.String(),
-			"-parallel=1", "-timeout=" + (2*d + 10*time.Minute).String(), t.Package,
+			"-fuzzminimizetime=" + minimize.String(), "-parallel=1", "-timeout=" + (2*d + 10*time.Minute).String(), t.Package,
 		},
 		Dir: dir, Log: &text,
 	})
