@@ -156,12 +156,17 @@ func (l *Lab) bareBoot(ctx context.Context, spec string, s *scenarios.Scenario) 
 	return time.Since(start), nil
 }
 
-// measure runs a program and returns how long it took and its peak memory in
+// measure is measureCmd of a command line.
+func measure(ctx context.Context, argv ...string) (took time.Duration, peak int64, err error) {
+	return measureCmd(ctx, execx.Cmd{Argv: argv})
+}
+
+// measureCmd runs a program and returns how long it took and its peak memory in
 // bytes. The peak is sampled from /proc: what wait4 reports includes the peak of
 // the process that forked it.
-func measure(ctx context.Context, argv ...string) (took time.Duration, peak int64, err error) {
+func measureCmd(ctx context.Context, c execx.Cmd) (took time.Duration, peak int64, err error) {
 	start := time.Now()
-	p, err := execx.Start(ctx, execx.Cmd{Argv: argv})
+	p, err := execx.Start(ctx, c)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -28,12 +28,16 @@ type boots struct {
 	binary string
 }
 
-// newBoots fetches the kernel of the settings and looks at the host.
+// newBoots is bootsOf the kernel of the settings.
 func (l *Lab) newBoots(ctx context.Context) (*boots, error) {
-	spec := l.Settings.Kernel
-	if spec == "" {
-		spec = defaultKernel
+	if l.Settings.Kernel != "" {
+		return l.bootsOf(ctx, l.Settings.Kernel)
 	}
+	return l.bootsOf(ctx, defaultKernel)
+}
+
+// bootsOf fetches a kernel and looks at the host.
+func (l *Lab) bootsOf(ctx context.Context, spec string) (*boots, error) {
 	b := &boots{ui: l.UI, log: l.Log, root: l.Root}
 	var err error
 	if b.store, err = store.Open(l.Settings.Cache, l.Log); err != nil {

@@ -252,3 +252,16 @@ func TestTriggerProcessReturnsErrno(t *testing.T) {
 		t.Errorf("the trigger wrote to no file: %v; want EBADF", err)
 	}
 }
+
+// TestSummary knows the numbers: 1, 2, 3 … 200 µs late.
+func TestSummary(t *testing.T) {
+	late := make([]time.Duration, 200)
+	for i := range late {
+		late[i] = time.Duration(200-i) * time.Microsecond
+	}
+	got := summary(late, 4096, time.Second)
+	want := &wire.Measured{Wakeups: 200, Median: 101 * time.Microsecond, P99: 199 * time.Microsecond, Worst: 200 * time.Microsecond, Work: 4096, Duration: time.Second}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("summary (-want +got):\n%s", diff)
+	}
+}

@@ -38,6 +38,9 @@ func (a *agent) first(job *wire.FirstJob) error {
 	if err := <-armed; err != nil {
 		return &armError{err}
 	}
+	if job.Trigger.Kind == wire.TriggerMeasure {
+		return a.measure(&job.Trigger.Measure)
+	}
 	return a.trigger(job.Trigger)
 }
 

@@ -12,5 +12,21 @@ func Bench(ctx context.Context) error {
 	return exit(l.Bench(ctx, benchRuns))
 }
 
+// BenchDump measures crashkit beside crash and drgn, as far as they are installed.
+//
+// vmlinux: the kernel's file with debug information, which these need
+func BenchDump(ctx context.Context, vmlinux *string) error {
+	l, err := open()
+	if err != nil {
+		return exit(err)
+	}
+	defer l.UI.Close()
+	file := ""
+	if vmlinux != nil {
+		file = *vmlinux
+	}
+	return exit(l.BenchDump(ctx, benchRuns, file))
+}
+
 // benchRuns is how often each thing is measured; medians are printed.
 const benchRuns = 5

@@ -22,6 +22,11 @@ func (Study) Crashkernel(ctx context.Context) error {
 	return runStudy(ctx, func(l *lab.Lab) (*study.Study, error) { return l.StudyCrashkernel(ctx, studyRuns) })
 }
 
+// Preemption boots the preemption models and measures wake-up latency and throughput.
+func (Study) Preemption(ctx context.Context) error {
+	return runStudy(ctx, func(l *lab.Lab) (*study.Study, error) { return l.StudyPreemption(ctx, studyRuns) })
+}
+
 // studyRuns is how often a study measures each thing.
 const studyRuns = 3
 

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 )
 
 // Stage is which of the two kernels an event comes from.
@@ -24,6 +25,7 @@ const (
 	EventArmed    EventKind = "armed"    // a crash will start the capture kernel; CrashSize is set
 	EventTrigger  EventKind = "trigger"  // the next thing is the crash
 	EventProgress EventKind = "progress" // Bytes of Total captured
+	EventMeasured EventKind = "measured" // Measured is set
 	EventDone     EventKind = "done"     // the stage is complete and the machine ends
 	EventError    EventKind = "error"    // Text says what went wrong in the phase in Name; the machine ends
 )
@@ -36,6 +38,7 @@ const (
 	PhaseArm      = "arm"      // load the capture kernel
 	PhaseTruth    = "truth"    // record the guest's own view of itself
 	PhaseTrigger  = "trigger"  // crash
+	PhaseMeasure  = "measure"  // measure instead of crashing
 	PhaseDisk     = "disk"     // find the disk to write to
 	PhaseCopy     = "copy"     // write the crashed kernel's memory to it
 	PhaseEnd      = "end"      // end the machine
@@ -57,8 +60,20 @@ type Event struct {
 	Total uint64 `json:"total,omitempty"` // of the memory in all
 	Data  uint64 `json:"data,omitempty"`  // of the memory that was not zero and was sent
 
+	Measured *Measured `json:"measured,omitempty"`
+
 	MemTotal uint64 `json:"mem_total,omitempty"` // bytes that this kernel manages
 	MemPeak  uint64 `json:"mem_peak,omitempty"`  // bytes of MemTotal in use at the worst moment seen
+}
+
+// Measured is what a Measure found.
+type Measured struct {
+	Wakeups  int           `json:"wakeups"`
+	Median   time.Duration `json:"median"` // of how late a wake-up was
+	P99      time.Duration `json:"p99"`    // 99 of 100 were not later
+	Worst    time.Duration `json:"worst"`
+	Work     uint64        `json:"work"`     // bytes of /proc/kallsyms read beside it
+	Duration time.Duration `json:"duration"` // in which that was done
 }
 
 // maxText keeps an event inside one frame.

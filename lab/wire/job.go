@@ -93,9 +93,10 @@ type TriggerKind string
 
 // The kinds of Trigger.
 const (
-	TriggerModule TriggerKind = "module" // load a module that crashes
-	TriggerSysRq  TriggerKind = "sysrq"  // write c to /proc/sysrq-trigger
-	TriggerExit   TriggerKind = "exit"   // no crash: report done and end the machine
+	TriggerModule  TriggerKind = "module"  // load a module that crashes
+	TriggerSysRq   TriggerKind = "sysrq"   // write c to /proc/sysrq-trigger
+	TriggerExit    TriggerKind = "exit"    // no crash: report done and end the machine
+	TriggerMeasure TriggerKind = "measure" // no crash: measure, report and end the machine
 )
 
 // TriggerComm is the name of the process in which the trigger runs.
@@ -108,7 +109,14 @@ type Trigger struct {
 	// Sysctl are set right before, by name as in "kernel.panic_on_warn": how the
 	// kernel is to react. Set any earlier, they would act on the recording too.
 	Sysctl  map[string]string `json:"sysctl,omitempty"`
+	Measure Measure           `json:"measure,omitzero"` // for TriggerMeasure
 	Timeout time.Duration     `json:"timeout,omitzero"` // after which "it did not crash" is reported; 0 means 30 s
+}
+
+// Measure says how wake-ups are measured.
+type Measure struct {
+	Period   time.Duration `json:"period"` // from one wake-up to the next
+	Duration time.Duration `json:"duration"`
 }
 
 // CaptureJob is the agent's job in the capture kernel.
@@ -160,6 +168,10 @@ func (j *Job) Check() error {
 	case TriggerModule:
 		if t.Module.Path == "" {
 			return errors.New("trigger has no module")
+		}
+	case TriggerMeasure:
+		if t.Measure.Period <= 0 || t.Measure.Duration < t.Measure.Period {
+			return fmt.Errorf("measure for %v in periods of %v: want at least one period", t.Measure.Duration, t.Measure.Period)
 		}
 	case TriggerSysRq, TriggerExit:
 	default:
