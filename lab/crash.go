@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
+	"crashlab/kconfig"
 	"crashlab/lab/blame"
 	"crashlab/lab/wire"
 	"crashlab/qemu"
@@ -23,6 +25,18 @@ import (
 // are no MSIs), and one CPU no patching of locks.
 const kexecCmdline = "console=ttyS0 irqpoll nr_cpus=1 reset_devices nokaslr cgroup_disable=memory mce=off numa=off " +
 	"transparent_hugepage=never random.trust_cpu=on panic=-1 cryptomgr.notests acpi=off pci=nomsi noreplace-smp"
+
+// captureCmdline returns the capture kernel's command line for a kernel with the
+// given configuration. One without ACPI takes the processors from the MP table,
+// which calls the first one the boot processor. If the crash was on another one
+// and there is room for one only, that is not listed, and the kernel gives up in
+// setup_local_APIC: all are listed, and one is used.
+func captureCmdline(c *kconfig.Config) string {
+	if c.State("X86_MPPARSE") == kconfig.Yes && c.State("ACPI") == kconfig.No {
+		return strings.Replace(kexecCmdline, "nr_cpus=1", "maxcpus=1", 1)
+	}
+	return kexecCmdline
+}
 
 // minCrashSize is the least reservation, in bytes, with which the capture kernel
 // is let loose: it uses some 30 MiB, but with 64 MiB reserved it hung while booting.

@@ -310,17 +310,20 @@ func (r *run) doModule(ctx context.Context) (outcome, error) {
 }
 
 func (r *run) doImage(ctx context.Context) (outcome, error) {
+	config, err := kconfig.ReadFile(r.kernel.Config)
+	if err != nil {
+		return outcome{}, blame.New(blame.Kernel, "read the kernel's configuration", err)
+	}
 	job := wire.FirstJob{
 		Workload: wire.DefaultWorkload(),
 		Truth:    wire.DefaultTruth(),
-		Kexec:    &wire.Kexec{Cmdline: kexecCmdline, MinCrashSize: minCrashSize},
+		Kexec:    &wire.Kexec{Cmdline: captureCmdline(config), MinCrashSize: minCrashSize},
 		Trigger:  wire.Trigger{Kind: wire.TriggerKind(r.scenario.Trigger), Sysctl: r.scenario.Sysctl},
 	}
 	ko := ""
 	if r.module != nil {
 		ko = r.module.KO
 	}
-	var err error
 	if r.images, err = buildImages(ctx, r.store, r.Root, r.kernel, job, ko); err != nil {
 		return outcome{}, err
 	}

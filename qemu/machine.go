@@ -75,7 +75,9 @@ func (m Machine) Argv() []string {
 		"-machine", cmp.Or(m.Type, DefaultType),
 		"-accel", string(accel),
 		"-cpu", cmp.Or(m.CPU, cpu),
-		"-smp", strconv.Itoa(cmp.Or(m.CPUs, 1)),
+		// One CPU in each socket: the MP table of SeaBIOS, by which a kernel
+		// without ACPI finds them, has one for each socket.
+		"-smp", smp(cmp.Or(m.CPUs, 1)),
 		"-m", strconv.Itoa(cmp.Or(m.MemoryMiB, 512)),
 	}
 	if m.NoReboot {
@@ -114,6 +116,8 @@ func (m Machine) Argv() []string {
 	}
 	return append(argv, m.Extra...)
 }
+
+func smp(n int) string { return fmt.Sprintf("%d,sockets=%d,cores=1,threads=1", n, n) }
 
 // serial returns the arguments for serial port ttyS<index>.
 func (m Machine) serial(id string, index int) []string {

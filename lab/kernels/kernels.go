@@ -33,6 +33,7 @@ type Kernel struct {
 	SystemMap string // empty if the package has none
 	Modules   string // lib/modules/RELEASE; no modules.dep, which depmod makes
 	Headers   string // for make -C
+	VMLinux   string // with debug information; empty if the packages have none
 	Compiler  string // CONFIG_CC_VERSION_TEXT: "gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0"
 }
 
@@ -43,6 +44,7 @@ type Plan struct {
 	Version  string
 	Compiler string    // command name that its headers ask for, such as "gcc-12"; may be empty
 	Packages []Package // what to unpack
+	Inputs   []string  // what else the kernel depends on; none for packages alone
 }
 
 // Package is one package of a Plan.
@@ -96,15 +98,17 @@ func New(s *store.Store, log *slog.Logger, progress Progress) *Sources {
 		progress = func(string, int64, int64) {}
 	}
 	log = log.With("layer", "kernels")
+	d := &debian{store: s, log: log, progress: progress, run: execx.Run, etc: "/etc/apt", lists: "/var/lib/apt/lists"}
+	build := func(t treeSource) provider { return &built{store: s, log: log, progress: progress, trees: t} }
 	return &Sources{store: s, log: log, providers: map[string]provider{
-		"debian": &debian{store: s, log: log, progress: progress, run: execx.Run, etc: "/etc/apt", lists: "/var/lib/apt/lists"},
+		"debian": d, "source": build(debianTrees{d}), "dir": build(ownTrees{}), "git": build(gitTrees{s}),
 	}}
 }
 
 // Forms lists the specs that are understood.
 func (s *Sources) Forms() []Form {
 	var f []Form
-	for _, name := range []string{"debian"} {
+	for _, name := range []string{"debian", "source", "dir", "git"} {
 		f = append(f, s.providers[name].forms()...)
 	}
 	return f
@@ -158,6 +162,7 @@ func (s *Sources) get(ctx context.Context, p provider, plan *Plan) (*Kernel, err
 	for _, q := range plan.Packages {
 		key.Inputs = append(key.Inputs, q.Name+"="+q.Version, q.SHA256)
 	}
+	key.Inputs = append(key.Inputs, plan.Inputs...)
 	dir, hit, err := s.store.Get(ctx, key, func(ctx context.Context, dir string) error {
 		if err := p.unpack(ctx, plan, dir); err != nil {
 			return err
@@ -219,6 +224,9 @@ func open(dir, release string) (*Kernel, error) {
 			k.SystemMap = filepath.Join(dir, p)
 		}
 	}
+	if p := filepath.Join(dir, "usr/lib/debug/boot/vmlinux-"+release); exists(p) {
+		k.VMLinux = p
+	}
 	c, err := kconfig.ReadFile(k.Config)
 	if err != nil {
 		return nil, err
@@ -228,4 +236,9 @@ func open(dir, release string) (*Kernel, error) {
 		return nil, err
 	}
 	return k, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
