@@ -27,12 +27,12 @@ const kexecCmdline = "console=ttyS0 irqpoll nr_cpus=1 reset_devices nokaslr cgro
 	"transparent_hugepage=never random.trust_cpu=on panic=-1 cryptomgr.notests acpi=off pci=nomsi noreplace-smp"
 
 // captureCmdline returns the capture kernel's command line for a kernel with the
-// given configuration. One without ACPI takes the processors from the MP table,
-// which calls the first one the boot processor. If the crash was on another one
-// and there is room for one only, that is not listed, and the kernel gives up in
-// setup_local_APIC: all are listed, and one is used.
+// given configuration. Without ACPI one that can takes the processors from the MP
+// table, which calls the first one the boot processor. If the crash was on another
+// one and there is room for one only, that is not listed, and the kernel gives up
+// in setup_local_APIC: so all are listed, and one is used.
 func captureCmdline(c *kconfig.Config) string {
-	if c.State("X86_MPPARSE") == kconfig.Yes && c.State("ACPI") == kconfig.No {
+	if c.State("X86_MPPARSE") == kconfig.Yes {
 		return strings.Replace(kexecCmdline, "nr_cpus=1", "maxcpus=1", 1)
 	}
 	return kexecCmdline
