@@ -303,3 +303,19 @@ func outOfRange(s *Symbol, v string, got *Config) string {
 	}
 	return ""
 }
+
+// Settable reports whether a user who has the configuration c is asked for s.
+func (s *Symbol) Settable(c *Config) bool {
+	e := prompt(s)
+	return e != nil && e.Eval(c) != No
+}
+
+// Title returns the prompt of s; empty if nobody is asked for it.
+func (s *Symbol) Title() string {
+	for _, d := range s.Defs {
+		if d.Prompt != "" {
+			return d.Prompt
+		}
+	}
+	return ""
+}

@@ -217,7 +217,9 @@ func (r *run) stages(ctx context.Context) error {
 }
 
 func (r *run) doHost(ctx context.Context) (outcome, error) {
-	err := doctor.New().Ensure(ctx, doctor.Options{Kernel: r.spec, Cache: r.Settings.Cache, Space: SpaceNeeded}, func(line string) { r.UI.Say("%s", line) })
+	o := doctor.Options{Kernel: r.spec, Cache: r.Settings.Cache, Space: SpaceNeeded}
+	o.Build, o.Packers = kernels.Tools(r.spec)
+	err := doctor.New().Ensure(ctx, o, func(line string) { r.UI.Say("%s", line) })
 	if err != nil {
 		return outcome{}, err
 	}

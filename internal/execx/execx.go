@@ -25,6 +25,11 @@ type Cmd struct {
 	Env   []string      // added to our own environment
 	Stdin io.Reader     // nil means empty
 	Log   io.Writer     // receives stdout and stderr as they come; may be nil
+	// Terminal gives the child our own stdin, stdout and stderr, and leaves it in
+	// our process group, so that it may read from the terminal. Stdin and Log do
+	// not count, and no output is kept.
+	Terminal bool
+
 	Grace time.Duration // between SIGTERM and SIGKILL when the context ends; 0 means SIGKILL at once
 }
 
@@ -115,6 +120,11 @@ func start(ctx context.Context, c Cmd, stdout, stderr io.Writer, last func() str
 			time.AfterFunc(c.Grace, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 		}
 		return syscall.Kill(-cmd.Process.Pid, sig)
+	}
+	if c.Terminal {
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+		cmd.SysProcAttr.Setpgid = false
+		cmd.Cancel = func() error { return cmd.Process.Kill() }
 	}
 	// A grandchild may keep the pipe open after the child is gone.
 	cmd.WaitDelay = c.Grace + 2*time.Second

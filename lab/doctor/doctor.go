@@ -35,11 +35,14 @@ type Check struct {
 
 // Options say what the lab is about to do.
 type Options struct {
-	Kernel   string // the kernel's spec; only Debian's need apt
-	Compiler string // that the kernel asks for, such as "gcc-12"; empty means any gcc
-	Tests    bool   // go test -race will run
-	Cache    string // directory of the cache; it need not exist
-	Space    int64  // bytes that are needed there
+	Kernel   string   // the kernel's spec; only Debian's need apt
+	Compiler string   // that the kernel asks for, such as "gcc-12"; empty means any gcc
+	Tests    bool     // go test -race will run
+	Build    bool     // a kernel will be built
+	Menu     bool     // it will be configured by menus
+	Packers  []string // programs that pack its image, such as "zstd"
+	Cache    string   // directory of the cache; it need not exist
+	Space    int64    // bytes that are needed there
 
 	// Accelerator says which accelerator QEMU will use, and why. It is only
 	// called by Examine, and only if not nil.
@@ -92,14 +95,53 @@ func needs(o Options) []need {
 		{name: "libelf", files: libraries("libelf.so.1"), why: "objtool, which checks the built module, is linked with it",
 			packages: map[string]string{"apt-get": "libelf1", "dnf": "elfutils-libelf", "zypper": "libelf1", "pacman": "libelf"}},
 	}
-	if strings.HasPrefix(o.Kernel, "debian") {
+	if strings.HasPrefix(o.Kernel, "debian") || strings.HasPrefix(o.Kernel, "source:") {
 		ns = append(ns, need{name: "apt", programs: []string{"apt-get"}, why: "downloads Debian's kernels"})
+	}
+	if o.Build {
+		ns = append(ns, buildNeeds(o)...)
 	}
 	if o.Tests {
 		ns = append(ns,
 			need{name: "cgo", programs: []string{"gcc"}, why: "links the race detector", packages: all("gcc")},
 			need{name: "libc headers", files: []string{"/usr/include/stdlib.h"}, why: "the race detector needs cgo",
 				packages: map[string]string{"apt-get": "libc6-dev", "dnf": "glibc-devel", "zypper": "glibc-devel", "pacman": "glibc"}})
+	}
+	return ns
+}
+
+// buildNeeds lists what the kernel's own build asks for
+// (Documentation/process/changes.rst).
+func buildNeeds(o Options) []need {
+	same := func(why, name string) need {
+		return need{name: name, programs: []string{name}, why: why,
+			packages: map[string]string{"apt-get": name, "dnf": name, "zypper": name, "pacman": name}}
+	}
+	ns := []need{
+		same("makes the parsers of the kernel's configuration", "flex"),
+		same("makes the parsers of the kernel's configuration", "bison"),
+		same("computes a header of the kernel", "bc"),
+		same("copies the kernel's headers", "rsync"),
+		same("packs the kernel's own initramfs", "cpio"),
+		{name: "pahole", programs: []string{"pahole"}, why: "makes BTF, the types in the kernel",
+			packages: map[string]string{"apt-get": "dwarves", "dnf": "dwarves", "zypper": "dwarves", "pacman": "pahole"}},
+		{name: "libelf headers", files: []string{"/usr/include/gelf.h"}, why: "objtool is built with them",
+			packages: map[string]string{"apt-get": "libelf-dev", "dnf": "elfutils-libelf-devel", "zypper": "libelf-devel", "pacman": "libelf"}},
+		{name: "libssl headers", files: []string{"/usr/include/openssl/ssl.h"}, why: "what signs modules is built with them",
+			packages: map[string]string{"apt-get": "libssl-dev", "dnf": "openssl-devel", "zypper": "libopenssl-devel", "pacman": "openssl"}},
+		{name: "libc headers", files: []string{"/usr/include/stdlib.h"}, why: "the kernel's build compiles programs for itself",
+			packages: map[string]string{"apt-get": "libc6-dev", "dnf": "glibc-devel", "zypper": "glibc-devel", "pacman": "glibc"}},
+		{name: "xz", programs: []string{"xz"}, why: "unpacks the kernel's sources",
+			packages: map[string]string{"apt-get": "xz-utils", "dnf": "xz", "zypper": "xz", "pacman": "xz"}},
+	}
+	for _, p := range o.Packers {
+		if p != "xz" {
+			ns = append(ns, same("packs the kernel's image", p))
+		}
+	}
+	if o.Menu {
+		ns = append(ns, need{name: "ncurses headers", files: []string{"/usr/include/ncurses.h"}, why: "draws the menus",
+			packages: map[string]string{"apt-get": "libncurses-dev", "dnf": "ncurses-devel", "zypper": "ncurses-devel", "pacman": "ncurses"}})
 	}
 	return ns
 }

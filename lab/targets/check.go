@@ -11,6 +11,7 @@ import (
 	"crashlab/lab"
 	"crashlab/lab/blame"
 	"crashlab/lab/doctor"
+	"crashlab/lab/kernels"
 	"crashlab/lab/settings"
 	"crashlab/lab/store"
 )
@@ -99,7 +100,9 @@ func doctorOptions() (doctor.Options, error) {
 	if err != nil {
 		return doctor.Options{}, err
 	}
+	build, packers := kernels.Tools(s.Kernel)
 	return doctor.Options{
+		Build: build, Packers: packers,
 		Kernel: s.Kernel, Tests: true, Cache: s.Cache, Space: lab.SpaceNeeded,
 		Accelerator: func(ctx context.Context) (string, error) {
 			c, err := store.Open(s.Cache, nil)
