@@ -6,7 +6,8 @@ import "fmt"
 // mode" of init/Kconfig.
 type Compression string
 
-// Compressions lists them all. With none the image holds the plain vmlinux.
+// Compressions lists them all. With none the image holds the plain vmlinux, which
+// x86 does not offer (HAVE_KERNEL_UNCOMPRESSED).
 func Compressions() []Compression {
 	return []Compression{"gzip", "bzip2", "lzma", "xz", "lzo", "lz4", "zstd", "none"}
 }

@@ -21,10 +21,10 @@ import (
 // Cmd describes a child process.
 type Cmd struct {
 	Argv  []string
-	Dir   string        // working directory; empty means ours
-	Env   []string      // added to our own environment
-	Stdin io.Reader     // nil means empty
-	Log   io.Writer     // receives stdout and stderr as they come; may be nil
+	Dir   string    // working directory; empty means ours
+	Env   []string  // added to our own environment
+	Stdin io.Reader // nil means empty
+	Log   io.Writer // receives stdout and stderr as they come; may be nil
 	// Terminal gives the child our own stdin, stdout and stderr, and leaves it in
 	// our process group, so that it may read from the terminal. Stdin and Log do
 	// not count, and no output is kept.
