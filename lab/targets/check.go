@@ -27,7 +27,7 @@ func Test(ctx context.Context) error {
 
 // Vet runs go vet on all build variants.
 func Vet(ctx context.Context) error {
-	return tool(ctx, "go", "vet", "-tags", "mage,lab", "./...")
+	return tool(ctx, "go", "vet", "-tags", "mage,lab,built", "./...")
 }
 
 // Lint runs the linters of .golangci.yaml, import direction included.
