@@ -17,7 +17,9 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"crashlab/internal/deb"
 	"crashlab/internal/execx"
+	"crashlab/internal/unpack"
 	"crashlab/lab/blame"
 	"crashlab/lab/store"
 )
@@ -214,10 +216,12 @@ func unpackPackage(ctx context.Context, q Package, debs string, root *os.Root, r
 	if got := fmt.Sprintf("%x", h.Sum(nil)); got != q.SHA256 {
 		return fmt.Errorf("%s has the SHA-256 %s, and not %s as apt's lists say", found[0], got, q.SHA256)
 	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
+	fi, err := f.Stat()
+	if err != nil {
 		return err
 	}
-	return unpackDeb(ctx, &counted{f, read}, root, keep)
+	tree := &unpack.Tree{Root: root, Keep: keep}
+	return errors.Join(deb.Unpack(ctx, &counted{f, read}, fi.Size(), tree), tree.Close())
 }
 
 // foreignArch matches headers of other architectures, a third of all headers.
@@ -254,13 +258,14 @@ func relocateHeaders(root *os.Root) error {
 	return nil
 }
 
+// counted tells read how many bytes were read.
 type counted struct {
-	r    io.Reader
+	r    io.ReaderAt
 	read func(int)
 }
 
-func (c *counted) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
+func (c *counted) ReadAt(p []byte, off int64) (int, error) {
+	n, err := c.r.ReadAt(p, off)
 	c.read(n)
 	return n, err
 }

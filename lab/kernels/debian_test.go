@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"crashlab/internal/archivetest"
 	"crashlab/internal/execx"
 	"crashlab/lab/blame"
 	"crashlab/lab/store"
@@ -52,7 +53,7 @@ func newHost(t *testing.T) *host {
 		return tar.Header{Name: name, PAXRecords: map[string]string{"test.content": content}}
 	}
 	pkg := func(name, depends string, entries ...tar.Header) {
-		h.debs[name] = deb("data.tar.gz", compress(t, ".gz", tarball(t, entries...)))
+		h.debs[name] = archivetest.Deb("data.tar.gz", archivetest.Compress(t, ".gz", archivetest.Tar(t, entries...)))
 		h.known += fmt.Sprintf("Package: %s\nVersion: 6.1.1-1\nDepends: %s\nSize: %d\nSHA256: %x\n\n",
 			name, depends, len(h.debs[name]), sha256.Sum256(h.debs[name]))
 	}
@@ -270,7 +271,7 @@ func TestFetchErrors(t *testing.T) {
 		{"unknown provider", "gentoo", func(*testing.T, *host) {}, blame.Usage, `kernel "gentoo": unknown kind of kernel`, "debian:6.1 "},
 		{"odd suite", "debian@../x:6.1", func(*testing.T, *host) {}, blame.Usage, "is not the name of a suite", ""},
 		{"package without its files", "debian", func(t *testing.T, h *host) {
-			image := deb("data.tar", tarball(t))
+			image := archivetest.Deb("data.tar", archivetest.Tar(t))
 			h.known = strings.ReplaceAll(h.known, fmt.Sprintf("%x", sha256.Sum256(h.debs["linux-image-"+testRelease])), fmt.Sprintf("%x", sha256.Sum256(image)))
 			h.debs["linux-image-"+testRelease] = image
 		}, blame.Infrastructure, "have no kernel image", ""},
@@ -386,5 +387,21 @@ func TestOpenNewLayout(t *testing.T) {
 	}
 	if _, err := open(t.TempDir(), release); err == nil || !strings.Contains(err.Error(), "no kernel image") {
 		t.Errorf("open of nothing = %v; want what is missing", err)
+	}
+}
+
+func TestKeep(t *testing.T) {
+	for name, want := range map[string]bool{
+		"boot/vmlinuz-6.1.0-56-cloud-amd64":                               true,
+		"usr/src/linux-headers-6.1.0-56-common/include/linux/sched.h":     true,
+		"usr/src/linux-headers-6.1.0-56-common/arch/x86/Makefile":         true,
+		"usr/src/linux-headers-6.1.0-56-common/arch/arm64/Makefile":       false,
+		"usr/src/linux-headers-6.1.0-56-common/include/arch/arm64/x.h":    true,
+		"usr/share/doc/linux-image-6.1.0-56-cloud-amd64/copyright":        false,
+		"usr/lib/modules/7.2.13+deb14-cloud-amd64/kernel/arch/x86/kvm.ko": true,
+	} {
+		if got := keep(name); got != want {
+			t.Errorf("keep(%q) = %v; want %v", name, got, want)
+		}
 	}
 }
