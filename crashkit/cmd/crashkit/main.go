@@ -2,6 +2,7 @@
 // types and unwind tables are those that the crashed kernel carried.
 //
 //	crashkit [-c COMMAND]… [-i FILE] [--json] [--version] VMCORE [VMLINUX]
+//	crashkit minimize -i COMMANDS IN OUT
 //
 // Without -c and -i it reads commands from a prompt, or from standard input if
 // that is no terminal. "crashkit -c help VMCORE" lists the commands.
@@ -99,6 +100,12 @@ func parseArgs(args []string) (*options, error) {
 
 // run is main without the process: it returns the exit status.
 func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
+	if len(args) > 0 {
+		switch args[0] { // a dump of that name is ./minimize
+		case "minimize":
+			return minimizeMain(args[1:], stdin, stdout, stderr)
+		}
+	}
 	o, err := parseArgs(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
