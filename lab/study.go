@@ -4,9 +4,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
+	"crashlab/lab/blame"
 	"crashlab/lab/kernels"
 	"crashlab/lab/store"
 	"crashlab/lab/ui"
@@ -61,4 +65,43 @@ func (b *boots) images(ctx context.Context, job wire.FirstJob) (images, error) {
 // host says what was measured on.
 func (b *boots) host() string {
 	return fmt.Sprintf("Host with %d processors, QEMU %s, %s.", runtime.NumCPU(), b.probe.Version, strings.ToUpper(string(b.probe.Accel)))
+}
+
+// measure boots the kernel once with cmdline added, and returns what its agent
+// measured, which takes the given time, and what stood on its console.
+func (b *boots) measure(ctx context.Context, cmdline string, takes time.Duration, trigger wire.Trigger) (m *wire.Measured, console string, err error) {
+	im, err := b.images(ctx, wire.FirstJob{Trigger: trigger})
+	if err != nil {
+		return nil, "", err
+	}
+	dir, err := os.MkdirTemp("", "crashlab-study-")
+	if err != nil {
+		return nil, "", blame.New(blame.Infrastructure, "make a folder for the guest", err)
+	}
+	defer os.RemoveAll(dir)
+	log := filepath.Join(dir, consoleFile)
+	machine := qemu.Machine{
+		Binary: b.binary, Accel: b.probe.Accel, CPUs: 1, MemoryMiB: 512,
+		Kernel: b.kernel.Image, Initrd: im.first, Cmdline: strings.TrimSpace(firstCmdline + " " + cmdline), NoReboot: true,
+	}
+	g, err := startGuest(ctx, machine, qemu.Options{Log: b.log, ConsoleLog: log})
+	if err != nil {
+		return nil, "", err
+	}
+	defer g.Kill()
+	e, err := g.await(ctx, wire.StageFirst, wire.EventMeasured, qemu.Phase{Name: "boot and measure", Deadline: bootDeadline + takes})
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, "", interrupted(ctx, err)
+		}
+		return nil, "", err
+	}
+	if err := g.Wait(); err != nil {
+		return nil, "", guestError("boot and measure", machine, err)
+	}
+	text, err := os.ReadFile(log)
+	if err != nil {
+		return nil, "", blame.New(blame.Infrastructure, "read the guest's console", err)
+	}
+	return e.Measured, string(text), nil
 }

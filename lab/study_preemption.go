@@ -4,17 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"regexp"
-	"strings"
 	"time"
 
 	"crashlab/kconfig"
 	"crashlab/lab/blame"
 	"crashlab/lab/study"
 	"crashlab/lab/wire"
-	"crashlab/qemu"
 )
 
 // What StudyPreemption asks of each guest.
@@ -159,43 +155,14 @@ func (m *preemptModel) measure(ctx context.Context, round int) (err error) {
 	shown := m.ui.Begin(fmt.Sprintf("%s %d", m.name, round+1))
 	note := ""
 	defer func() { shown.End(note, false, err) }()
-	im, err := m.images(ctx, wire.FirstJob{Trigger: wire.Trigger{
+	measured, console, err := m.boots.measure(ctx, m.cmdline, measureDuration, wire.Trigger{
 		Kind: wire.TriggerMeasure, Measure: wire.Measure{Period: measurePeriod, Duration: measureDuration},
-	}})
+	})
 	if err != nil {
 		return err
-	}
-	dir, err := os.MkdirTemp("", "crashlab-study-")
-	if err != nil {
-		return blame.New(blame.Infrastructure, "make a folder for the guest", err)
-	}
-	defer os.RemoveAll(dir)
-	console := filepath.Join(dir, consoleFile)
-	machine := qemu.Machine{
-		Binary: m.binary, Accel: m.probe.Accel, CPUs: 1, MemoryMiB: 512,
-		Kernel: m.kernel.Image, Initrd: im.first, Cmdline: strings.TrimSpace(firstCmdline + " " + m.cmdline), NoReboot: true,
-	}
-	g, err := startGuest(ctx, machine, qemu.Options{Log: m.log, ConsoleLog: console})
-	if err != nil {
-		return err
-	}
-	defer g.Kill()
-	e, err := g.await(ctx, wire.StageFirst, wire.EventMeasured, qemu.Phase{Name: "boot and measure", Deadline: bootDeadline + measureDuration})
-	if err != nil {
-		if ctx.Err() != nil {
-			return interrupted(ctx, err)
-		}
-		return err
-	}
-	if err := g.Wait(); err != nil {
-		return guestError("boot and measure", machine, err)
-	}
-	text, err := os.ReadFile(console)
-	if err != nil {
-		return blame.New(blame.Infrastructure, "read the guest's console", err)
 	}
 	if m.cmdline != "" {
-		said := saysModel.FindAllStringSubmatch(string(text), -1)
+		said := saysModel.FindAllStringSubmatch(console, -1)
 		if len(said) == 0 {
 			return blame.New(blame.Kernel, "boot with "+m.cmdline, errors.New("the kernel does not say which preemption model it runs"))
 		}
@@ -205,7 +172,7 @@ func (m *preemptModel) measure(ctx context.Context, round int) (err error) {
 			return nil
 		}
 	}
-	m.results = append(m.results, e.Measured)
-	note = fmt.Sprintf("median %v, worst %v, %.1f MB/s", e.Measured.Median, e.Measured.Worst, float64(e.Measured.Work)/1e6/e.Measured.Duration.Seconds())
+	m.results = append(m.results, measured)
+	note = fmt.Sprintf("median %v, worst %v, %.1f MB/s", measured.Median, measured.Worst, float64(measured.Work)/1e6/measured.Duration.Seconds())
 	return nil
 }

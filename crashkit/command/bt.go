@@ -10,6 +10,7 @@ import (
 
 	"crashlab/crashkit/addr"
 	"crashlab/crashkit/arch"
+	"crashlab/crashkit/debuginfo"
 	"crashlab/crashkit/kernel"
 	"crashlab/crashkit/unwind"
 )
@@ -23,6 +24,7 @@ func btCommand() *Command {
 		Flags: []Flag{
 			{"a", "", "of each CPU's current task"},
 			{"c", "CPUS", "of the current task of these CPUs, such as 0,2-3"},
+			{"l", "", "file and line of each frame, and the functions inlined there, by debug information"},
 			{"s", "", "the offset in each function"},
 			{"x", "", "offsets in hex"},
 			{"how", "", "how each frame was found"},
@@ -47,7 +49,9 @@ type traceStyle struct{ offsets, hex, how bool }
 type trace struct {
 	Task kernel.Task `json:"task"`
 	unwind.Trace
-	Error string `json:"error,omitempty"` // why the end of the stack was not reached
+	// Places has for each frame where its code comes from, innermost first.
+	Places [][]debuginfo.Place `json:"places,omitempty"`
+	Error  string              `json:"error,omitempty"` // why the end of the stack was not reached
 }
 
 func bt(ctx context.Context, env *Env, args *Args) (Result, error) {
@@ -67,6 +71,11 @@ func bt(ctx context.Context, env *Env, args *Args) (Result, error) {
 		if u != nil {
 			if t.Trace, err = u.Task(task.Addr); err != nil {
 				t.Error = err.Error()
+				errs = append(errs, fmt.Errorf("PID %d: %w", task.PID, err))
+			}
+		}
+		if args.Has("l") {
+			if t.Places, err = env.framePlaces(t.Frames); err != nil {
 				errs = append(errs, fmt.Errorf("PID %d: %w", task.PID, err))
 			}
 		}
@@ -174,8 +183,13 @@ func (r *traces) WriteText(t *Text) {
 			t.String("\n")
 		}
 		t.String(taskLine(tr.Task) + "\n")
-		for _, f := range tr.Frames {
+		for i, f := range tr.Frames {
 			t.frame(f, r.style)
+			if i < len(tr.Places) {
+				for _, p := range tr.Places[i] {
+					t.String("    " + placeText(p) + "\n")
+				}
+			}
 		}
 		if tr.User != nil {
 			t.registers(tr.User, false)

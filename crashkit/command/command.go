@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"crashlab/crashkit"
+	"crashlab/crashkit/debuginfo"
 	"crashlab/crashkit/kernel"
 	"crashlab/crashkit/unwind"
 )
@@ -43,6 +44,9 @@ type Result interface {
 type Env struct {
 	Program *crashkit.Program
 	Path    string // of the dump, as given
+
+	// Debug is the debug information of the kernel; nil if there is none to ask.
+	Debug *debuginfo.Source
 
 	taskList []kernel.Task // read once
 	taskErr  error

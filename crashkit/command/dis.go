@@ -3,10 +3,12 @@ package command
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	"crashlab/crashkit/addr"
+	"crashlab/crashkit/debuginfo"
 	"crashlab/crashkit/disasm"
 	"crashlab/crashkit/sym"
 )
@@ -19,6 +21,7 @@ func disCommand() *Command {
 		Min:      1, Max: 2,
 		Flags: []Flag{
 			{"r", "", "from the start of the function up to and including ADDRESS"},
+			{"l", "", "file and line where they change, by debug information; after < the line that what was there was inlined into"},
 			{"f", "", "from ADDRESS to the end of the function"},
 			{"x", "", "offsets in hex"},
 		},
@@ -43,6 +46,8 @@ type instruction struct {
 	Bytes   []byte  `json:"bytes"`
 	Text    string  `json:"text"`
 	Target  *uint64 `json:"target,omitempty"` // of a direct branch or a %rip-relative operand
+	// Places is where the instruction comes from, innermost first.
+	Places []debuginfo.Place `json:"places,omitempty"`
 }
 
 // maxCode bounds the code that one dis reads, in bytes.
@@ -81,6 +86,15 @@ func dis(ctx context.Context, env *Env, args *Args) (Result, error) {
 	if len(d.out.Instructions) == 0 {
 		return nil, err
 	}
+	if args.Has("l") {
+		for i := range d.out.Instructions {
+			in := &d.out.Instructions[i]
+			var perr error
+			if in.Places, perr = env.places(addr.Virt(in.Address)); perr != nil {
+				return d.out, errors.Join(err, perr)
+			}
+		}
+	}
 	return d.out, err
 }
 
@@ -110,6 +124,9 @@ func (d *disassembler) run(ctx context.Context, at, end addr.Virt, count uint64)
 		}
 		if in.IsFtraceNop() && at == d.fn.Addr {
 			in.Text += " [FTRACE NOP]"
+		}
+		if n > 0 && end == d.fn.End() && addr.Virt(in.Len) > end-at {
+			break // what lies behind the function is none of its code
 		}
 		row := instruction{Address: uint64(at), Bytes: in.Bytes, Text: in.Text}
 		if s, off, ok := d.env.Program.FindSymbol(at); ok {
@@ -170,7 +187,12 @@ func padding(in instruction) bool {
 
 // WriteText implements Result.
 func (c *code) WriteText(t *Text) {
+	last := ""
 	for _, in := range c.Instructions {
+		if at := shortPlace(in.Places); at != "" && at != last {
+			t.String(at + "\n")
+			last = at
+		}
 		switch {
 		case in.Symbol == "":
 			t.Printf("%#x", in.Address)

@@ -9,6 +9,7 @@ import (
 
 	"crashlab/crashkit"
 	"crashlab/crashkit/addr"
+	"crashlab/crashkit/debuginfo"
 	"crashlab/crashkit/sym"
 )
 
@@ -27,7 +28,7 @@ func symCommand() *Command {
 			{"p", "", "show the symbol before each operand too"},
 		},
 		Help: "Shows address, type letter as of nm(1), name and module. A name that several symbols have shows all of them; an " +
-			"address shows the symbol that covers it and the offset in it. MODULE:SYMBOL asks for that module's. The symbols are those that the crashed kernel kept for its own use.",
+			"address shows the symbol that covers it and the offset in it. MODULE:SYMBOL asks for that module's. With a VMLINUX named, an address in code shows file and line too. The symbols are those that the crashed kernel kept for its own use.",
 		Examples: []string{"sym panic", "sym -q hello_crash", "sym -n do_one_initcall"},
 		run:      symbol,
 	}
@@ -46,10 +47,12 @@ type symbolRow struct {
 	Size    uint64 `json:"size"`   // of the symbol, in bytes
 	Module  string `json:"module"` // "" for the kernel itself
 	Mark    string `json:"mark,omitempty"`
+	// Places is where the code at an address asked for comes from, innermost first.
+	Places []debuginfo.Place `json:"places,omitempty"`
 }
 
 func row(s sym.Symbol, off uint64) symbolRow {
-	return symbolRow{uint64(s.Addr) + off, string(rune(s.Type)), s.Name, off, s.Size, s.Module, ""}
+	return symbolRow{uint64(s.Addr) + off, string(rune(s.Type)), s.Name, off, s.Size, s.Module, "", nil}
 }
 
 func symbol(_ context.Context, env *Env, args *Args) (Result, error) {
@@ -155,6 +158,16 @@ func (l *symbolList) find(env *Env, operand string, before, after bool) error {
 		return fmt.Errorf("no symbol covers %v", v)
 	}
 	add(s, off)
+	if env.Debug != nil && env.Debug.Named() && s.Text() {
+		var err error
+		last := &l.Symbols[len(l.Symbols)-1]
+		if after {
+			last = &l.Symbols[len(l.Symbols)-2]
+		}
+		if last.Places, err = env.places(v); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -171,6 +184,9 @@ func (l *symbolList) WriteText(t *Text) {
 		}
 		if s.Module != "" {
 			t.String(" [" + s.Module + "]")
+		}
+		for _, p := range s.Places {
+			t.String(" " + placeText(p))
 		}
 		t.String("\n")
 	}

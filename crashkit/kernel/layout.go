@@ -82,6 +82,12 @@ func Layout() []Need {
 		// CONFIG_MODVERSIONS aside, always there, and often NULL.
 		optional("versions of modules", "struct module", "version", "srcversion"),
 
+		// kernel/module/sysfs.c
+		optional("source lines of modules", "struct module", "sect_attrs"), // CONFIG_KALLSYMS
+		optional("source lines of modules", "struct module_sect_attrs", "nsections", "attrs", "grp.bin_attrs"),
+		optional("source lines of modules", "struct module_sect_attr", "battr.attr.name", "address"), // until v6.13
+		optional("source lines of modules", "struct bin_attribute", "attr.name", "private"),
+
 		// include/linux/btf.h, kernel/bpf/btf.c
 		optional("types of modules", "struct btf_module", "list", "module", "btf"), // since v5.11
 		list("types of modules", "struct btf", "data", "data_size"),

@@ -142,7 +142,7 @@ func namesBefore(m Memory, t *KallsymsTables) error {
 	}
 	// area[i] is the first marker; the last block of names ends before it.
 	high := base + addr.Virt(i) - addr.Virt(lastMarker)
-	for names := high &^ 3; names+tail > high && names > base; names -= 4 {
+	for names := high &^ 3; names+tail > high; names -= 4 {
 		for _, align := range []addr.Virt{4, 8} {
 			if names%align != 0 {
 				continue

@@ -85,6 +85,9 @@ func TestFindKallsyms(t *testing.T) {
 		{"base relative, 5.10", coretest.BaseRelative, 999, true, 8},
 		{"base relative, 6.12", coretest.BaseRelative, 1001, false, 8},
 		{"place relative, 7.2", coretest.PlaceRelative, 1000, false, 4},
+		// More names than the markers and the last block take.
+		{"many, 5.10", coretest.BaseRelative, 40000, true, 8},
+		{"many, 7.2", coretest.PlaceRelative, 40000, false, 4},
 		{"one block", coretest.BaseRelative, 100, true, 8},
 		{"just one block", coretest.BaseRelative, 255, true, 8},
 		{"just two blocks", coretest.BaseRelative, 511, false, 8},

@@ -38,8 +38,11 @@ func (a *agent) first(job *wire.FirstJob) error {
 	if err := <-armed; err != nil {
 		return &armError{err}
 	}
-	if job.Trigger.Kind == wire.TriggerMeasure {
+	switch job.Trigger.Kind {
+	case wire.TriggerMeasure:
 		return a.measure(&job.Trigger.Measure)
+	case wire.TriggerClock:
+		return a.beforeKernel()
 	}
 	return a.trigger(job.Trigger)
 }

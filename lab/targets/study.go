@@ -27,6 +27,11 @@ func (Study) Preemption(ctx context.Context) error {
 	return runStudy(ctx, func(l *lab.Lab) (*study.Study, error) { return l.StudyPreemption(ctx, studyRuns) })
 }
 
+// Compression packs one kernel in every way and measures size, packing and unpacking.
+func (Study) Compression(ctx context.Context) error {
+	return runStudy(ctx, func(l *lab.Lab) (*study.Study, error) { return l.StudyCompression(ctx, studyRuns) })
+}
+
 // studyRuns is how often a study measures each thing.
 const studyRuns = 3
 

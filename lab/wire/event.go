@@ -66,8 +66,12 @@ type Event struct {
 	MemPeak  uint64 `json:"mem_peak,omitempty"`  // bytes of MemTotal in use at the worst moment seen
 }
 
-// Measured is what a Measure found.
+// Measured is what was measured for TriggerMeasure or TriggerClock.
 type Measured struct {
+	// BeforeKernel is how long the machine ran before the kernel's clock started:
+	// its firmware, the loading and the unpacking of the kernel.
+	BeforeKernel time.Duration `json:"before_kernel,omitempty"`
+
 	Wakeups  int           `json:"wakeups"`
 	Median   time.Duration `json:"median"` // of how late a wake-up was
 	P99      time.Duration `json:"p99"`    // 99 of 100 were not later

@@ -26,6 +26,7 @@ import (
 
 	"crashlab/crashkit"
 	"crashlab/crashkit/command"
+	"crashlab/crashkit/debuginfo"
 )
 
 // The exit statuses.
@@ -124,8 +125,14 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 		return exitOpen
 	}
 	defer p.Close()
+	vmlinux := ""
 	if len(o.paths) == 2 {
-		if err := checkVMLinux(p, o.paths[1]); err != nil {
+		vmlinux = o.paths[1]
+	}
+	debug := debuginfo.New(p, o.paths[0], vmlinux)
+	defer debug.Close()
+	if vmlinux != "" {
+		if err := debug.Check(); err != nil {
 			fmt.Fprintf(stderr, "crashkit: %v\n", err)
 			return exitOpen
 		}
@@ -136,6 +143,7 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 		stderr: stderr,
 		json:   o.json,
 	}
+	s.env.Debug = debug
 	for _, err := range p.Limits {
 		s.warn(err)
 	}

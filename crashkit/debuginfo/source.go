@@ -1,0 +1,258 @@
+package debuginfo
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+
+	"crashlab/crashkit"
+	"crashlab/crashkit/addr"
+)
+
+// Source is the debug information of a crashed kernel and of its modules, opened
+// as it is asked for. It is safe for concurrent use.
+type Source struct {
+	p       *crashkit.Program
+	beside  string // the folder of the dump
+	named   bool   // the kernel's file was given
+	root    string // what the distributions' places are below; "" but in tests
+	vmlinux func() (*File, error)
+
+	mu      sync.Mutex
+	modules map[*crashkit.Module]*moduleFile
+	objects func() map[string][]string // objects of modules by name, below the distributions' folders
+}
+
+type moduleFile struct {
+	f   *File
+	err error
+}
+
+// New returns the debug information for p, whose dump is the file at path.
+// Vmlinux is the kernel's file; if it is "", it is looked for beside the dump and
+// where distributions install it, by its build ID. Files are opened when they are
+// needed: see Check.
+func New(p *crashkit.Program, path, vmlinux string) *Source {
+	s := &Source{p: p, beside: filepath.Dir(path), named: vmlinux != "", modules: make(map[*crashkit.Module]*moduleFile)}
+	s.vmlinux = sync.OnceValues(func() (*File, error) {
+		if vmlinux != "" {
+			return s.openKernel(vmlinux)
+		}
+		return s.findKernel()
+	})
+	s.objects = sync.OnceValue(s.findObjects)
+	return s
+}
+
+// Check opens the kernel's file now. The error says why it is not the crashed
+// kernel's, or wraps ErrNone if it was looked for and not found.
+func (s *Source) Check() error {
+	_, err := s.vmlinux()
+	return err
+}
+
+// Named reports whether the kernel's file was given rather than to be looked for.
+func (s *Source) Named() bool { return s.named }
+
+// Close releases all files.
+func (s *Source) Close() error {
+	var errs []error
+	if f, err := s.vmlinux(); err == nil {
+		errs = append(errs, f.Close())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.modules {
+		if m.f != nil {
+			errs = append(errs, m.f.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Places returns where the code at v comes from, see File.Places. The error
+// wraps ErrNone if there is no file for it.
+func (s *Source) Places(v addr.Virt) ([]Place, error) {
+	if m := s.p.ModuleAt(v); m != nil {
+		f, err := s.module(m)
+		if err != nil {
+			return nil, err
+		}
+		return f.Places(uint64(v))
+	}
+	f, err := s.vmlinux()
+	if err != nil {
+		return nil, err
+	}
+	// Absent without CONFIG_RANDOMIZE_BASE: not moved.
+	moved, _ := s.p.Info.Uint("KERNELOFFSET", 16)
+	return f.Places(uint64(v) - moved)
+}
+
+// openKernel opens a file that must be the crashed kernel's.
+func (s *Source) openKernel(path string) (*File, error) {
+	want, err := s.p.BuildID()
+	if err != nil {
+		return nil, fmt.Errorf("compare %s with the dump: %w", path, err)
+	}
+	f, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if f.BuildID != want {
+		got := f.BuildID
+		if got == "" {
+			got = "none"
+		}
+		return nil, errors.Join(fmt.Errorf("%s is not the kernel of this dump: its build ID is %s, the dump's is %s", path, got, want), f.Close())
+	}
+	return f, nil
+}
+
+// The dump names the kernel and its modules, and it is not to be trusted: with
+// these characters a name is that of a file and of nothing else.
+var fileName = regexp.MustCompile(`^[A-Za-z0-9_+~][A-Za-z0-9._+~-]*$`)
+
+func (s *Source) release() (string, error) {
+	release, _ := s.p.Info.Get("OSRELEASE")
+	if !fileName.MatchString(release) {
+		return "", fmt.Errorf("%w: the kernel's release is %q", ErrNone, release)
+	}
+	return release, nil
+}
+
+// byBuildID returns the name that distributions give the debug information of
+// the file with that build ID.
+func (s *Source) byBuildID(id string) string {
+	if len(id) < 3 || strings.Trim(id, "0123456789abcdef") != "" {
+		return ""
+	}
+	return filepath.Join(s.root, "/usr/lib/debug/.build-id", id[:2], id[2:]+".debug")
+}
+
+func (s *Source) findKernel() (*File, error) {
+	id, err := s.p.BuildID()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNone, err)
+	}
+	release, err := s.release()
+	if err != nil {
+		return nil, err
+	}
+	places := []string{
+		filepath.Join(s.beside, "vmlinux"),
+		filepath.Join(s.beside, "vmlinux-"+release),
+		filepath.Join(s.root, "/usr/lib/debug/boot/vmlinux-"+release),
+		filepath.Join(s.root, "/usr/lib/debug/lib/modules", release, "vmlinux"),
+		filepath.Join(s.root, "/usr/lib/debug/usr/lib/modules", release, "vmlinux"),
+		filepath.Join(s.root, "/lib/modules", release, "build/vmlinux"),
+		filepath.Join(s.root, "/boot/vmlinux-"+release),
+		s.byBuildID(id),
+	}
+	var others []error
+	for _, path := range places {
+		if st, err := os.Stat(path); path == "" || err != nil || !st.Mode().IsRegular() {
+			continue
+		}
+		f, err := s.openKernel(path)
+		switch {
+		case err != nil:
+			others = append(others, err)
+		case f.Any():
+			return f, nil
+		default: // stripped
+			others = append(others, f.Close())
+		}
+	}
+	if err := errors.Join(others...); err != nil {
+		return nil, fmt.Errorf("%w for %s: %w", ErrNone, release, err)
+	}
+	return nil, fmt.Errorf("%w for %s in %s and in /usr/lib/debug: install the kernel's debuginfo package, or name its vmlinux behind the dump", ErrNone, release, s.beside)
+}
+
+// module returns the debug information of a module.
+func (s *Source) module(m *crashkit.Module) (*File, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f, ok := s.modules[m]; ok {
+		return f.f, f.err
+	}
+	f, err := s.findModule(m)
+	s.modules[m] = &moduleFile{f, err}
+	return f, err
+}
+
+func (s *Source) findModule(m *crashkit.Module) (*File, error) {
+	if !fileName.MatchString(m.Name) {
+		return nil, fmt.Errorf("%w for module %q", ErrNone, m.Name)
+	}
+	sections, err := s.p.ModuleSections(m)
+	if err != nil {
+		return nil, fmt.Errorf("%w for module %s: where its sections lie: %w", ErrNone, m.Name, err)
+	}
+	id, err := s.p.ModuleBuildID(m)
+	if err != nil {
+		return nil, fmt.Errorf("%w for module %s: %w", ErrNone, m.Name, err)
+	}
+	place := func(section string) (uint64, bool) {
+		v, ok := sections[section]
+		return uint64(v), ok
+	}
+	paths := []string{
+		filepath.Join(s.beside, m.Name+".ko.debug"),
+		filepath.Join(s.beside, m.Name+".ko"),
+		s.byBuildID(id),
+	}
+	var others []error
+	for _, path := range append(paths, s.objects()[m.Name]...) {
+		if st, err := os.Stat(path); path == "" || err != nil || !st.Mode().IsRegular() {
+			continue
+		}
+		f, err := OpenModule(path, place)
+		switch {
+		case err != nil:
+			others = append(others, err)
+			continue
+		case !f.Any(): // stripped: the .ko.debug may be elsewhere
+			others = append(others, f.Close())
+			continue
+		case f.BuildID == id:
+			return f, nil
+		}
+		others = append(others, fmt.Errorf("%s is not the module of this dump: its build ID is %s, the dump's is %s", path, f.BuildID, id), f.Close())
+	}
+	if err := errors.Join(others...); err != nil {
+		return nil, fmt.Errorf("%w for module %s: %w", ErrNone, m.Name, err)
+	}
+	return nil, fmt.Errorf("%w for module %s: put its .ko, not stripped, beside the dump", ErrNone, m.Name)
+}
+
+// findObjects lists the objects of modules that distributions installed for the
+// crashed kernel, by the names that modules have in memory.
+func (s *Source) findObjects() map[string][]string {
+	all := make(map[string][]string)
+	release, err := s.release()
+	if err != nil {
+		return all
+	}
+	for _, dir := range []string{"/usr/lib/debug/lib/modules", "/usr/lib/debug/usr/lib/modules", "/lib/modules"} {
+		// What cannot be read is not found.
+		_ = filepath.WalkDir(filepath.Join(s.root, dir, release, "kernel"), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return nil //nolint:nilerr // a folder that cannot be read has nothing for us
+			}
+			name, ok := strings.CutSuffix(strings.TrimSuffix(d.Name(), ".debug"), ".ko")
+			if ok {
+				name = strings.ReplaceAll(name, "-", "_")
+				all[name] = append(all[name], path)
+			}
+			return nil
+		})
+	}
+	return all
+}
