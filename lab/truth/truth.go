@@ -250,7 +250,7 @@ func sameState(t kernel.Task, seen string) bool {
 	if t.State == want {
 		return true
 	}
-	if want == "RU" || t.State == "RU" {
+	if want == "RU" || t.State == "RU" || t.State == "WA" { // WA: woken, its CPU has not yet seen to it
 		return true
 	}
 	return t.Kthread && want != "ZO" && t.State != "ZO"
