@@ -57,6 +57,9 @@ func parseStanzas(text string) ([]stanza, error) {
 // not say: small, and with all that a virtual machine needs.
 const flavour = "cloud-amd64"
 
+// flavours are all that a spec can end in.
+var flavours = []string{flavour, "rt-amd64", "amd64"}
+
 // partsOf matches the packages that a kernel consists of. Meta-packages, and
 // packages such as linux-base, have no version in their names. Up to 6.12 the
 // files are in linux-image; from 7.x on they are in linux-binary,
@@ -120,7 +123,7 @@ func (av *available) complete() []string {
 // ("6.1-rt-amd64"). Kernels without headers are passed over.
 func (av *available) choose(want string) (*Plan, error) {
 	fl := flavour
-	for _, f := range []string{"cloud-amd64", "rt-amd64", "amd64"} {
+	for _, f := range flavours {
 		if w, ok := strings.CutSuffix(want, "-"+f); ok {
 			want, fl = w, f
 			break

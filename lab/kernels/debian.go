@@ -123,8 +123,8 @@ func readPlan(name string) (*Plan, error) {
 	return p, nil
 }
 
-// plan asks apt what there is, and chooses.
-func (a *apt) plan(ctx context.Context, want string) (*Plan, error) {
+// available asks apt what there is.
+func (a *apt) available(ctx context.Context) (*available, error) {
 	out, err := a.cache(ctx, "pkgnames", "linux-")
 	if err != nil {
 		return nil, err
@@ -141,7 +141,15 @@ func (a *apt) plan(ctx context.Context, want string) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	av := newAvailable(all)
+	return newAvailable(all), nil
+}
+
+// plan asks apt what there is, and chooses.
+func (a *apt) plan(ctx context.Context, want string) (*Plan, error) {
+	av, err := a.available(ctx)
+	if err != nil {
+		return nil, err
+	}
 	p, err := av.choose(want)
 	if err == nil {
 		return p, nil

@@ -405,3 +405,21 @@ func TestKeep(t *testing.T) {
 		}
 	}
 }
+
+func TestList(t *testing.T) {
+	h := newHost(t)
+	s, _ := h.sources(t)
+	for _, cached := range []bool{false, true} {
+		all, err := s.List(t.Context(), "")
+		if err != nil || len(all) != 1 {
+			t.Fatalf("List() = %+v, %v; want one kernel", all, err)
+		}
+		k := all[0]
+		if k.Plan.Spec != "debian:6.1.0-1" || k.Plan.Version != "6.1.1-1" || k.Flavour() != "cloud-amd64" || k.Cached != cached {
+			t.Errorf("List() = %+v, %+v; want cached: %v", k, k.Plan, cached)
+		}
+		if _, err := s.Fetch(t.Context(), k.Plan.Spec); err != nil {
+			t.Errorf("Fetch(%s), which is listed: %v", k.Plan.Spec, err)
+		}
+	}
+}

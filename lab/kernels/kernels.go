@@ -157,12 +157,18 @@ func (e *unavailableError) Unwrap() error { return e.error }
 // unpacking does something else than before.
 const unpackVersion = "1"
 
-func (s *Sources) get(ctx context.Context, p provider, plan *Plan) (*Kernel, error) {
+// planKey is where the kernel that plan names is in the store.
+func planKey(plan *Plan) store.Key {
 	key := store.Key{Kind: "kernel", Name: plan.Release, Inputs: []string{unpackVersion}}
 	for _, q := range plan.Packages {
 		key.Inputs = append(key.Inputs, q.Name+"="+q.Version, q.SHA256)
 	}
 	key.Inputs = append(key.Inputs, plan.Inputs...)
+	return key
+}
+
+func (s *Sources) get(ctx context.Context, p provider, plan *Plan) (*Kernel, error) {
+	key := planKey(plan)
 	dir, hit, err := s.store.Get(ctx, key, func(ctx context.Context, dir string) error {
 		if err := p.unpack(ctx, plan, dir); err != nil {
 			return err

@@ -136,6 +136,10 @@ func (k Key) ID() string {
 
 func (k Key) String() string { return k.Kind + "/" + k.ID() }
 
+// Path returns where the files of k are, or would be: unlike Get it does not
+// build or verify them.
+func (s *Store) Path(k Key) string { return filepath.Join(s.dir, "entry", k.Kind, k.ID(), "files") }
+
 // Get returns the directory that holds the entry for k. When there is none, or
 // when its files are not what they were, build is called to fill an empty
 // directory; hit reports that it was not needed. While one caller builds, in

@@ -1,0 +1,75 @@
+package kernels
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"crashlab/lab/blame"
+)
+
+// Suites are the suites of Debian that List asks for; "" is the host's own.
+func Suites() []string {
+	return []string{"", "bullseye", "bookworm", "trixie", "trixie-backports", "forky", "sid", "experimental"}
+}
+
+// Listed is a kernel that can be had.
+type Listed struct {
+	Suite  string // "": of the host
+	Plan   *Plan  // Spec names exactly this one
+	Cached bool   // it is in the store
+}
+
+// List returns the kernels of a suite of Debian, the newest first, of all
+// flavours. Nothing is fetched but the suite's package lists, into the cache.
+func (s *Sources) List(ctx context.Context, suite string) ([]Listed, error) {
+	d, ok := s.providers["debian"].(*debian)
+	if !ok {
+		return nil, errors.New("kernels: there is no provider debian")
+	}
+	spec := "debian"
+	if suite != "" {
+		spec += "@" + suite
+	}
+	a, err := d.apt(ctx, spec, false)
+	if err != nil {
+		return nil, err
+	}
+	av, err := a.available(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []Listed
+	for _, fl := range flavours {
+		for _, abi := range av.abis(fl) {
+			p, err := av.plan(abi, fl)
+			if err != nil {
+				continue // it has no headers: no spec can name it
+			}
+			p.Spec = spec + ":" + abi
+			if fl != flavour {
+				p.Spec += "-" + fl
+			}
+			_, err = os.Stat(s.store.Path(planKey(p)))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, blame.New(blame.Infrastructure, "look into the cache", err)
+			}
+			all = append(all, Listed{Suite: suite, Plan: p, Cached: err == nil})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Listed) int { return compareVersions(b.Plan.Version, a.Plan.Version) })
+	return all, nil
+}
+
+// Flavour returns the variant of a Debian kernel: cloud-amd64, rt-amd64 or amd64.
+func (l *Listed) Flavour() string {
+	for _, f := range flavours {
+		if strings.HasSuffix(l.Plan.Release, "-"+f) {
+			return f
+		}
+	}
+	return ""
+}
