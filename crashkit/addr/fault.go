@@ -18,6 +18,8 @@ const (
 	Excluded                       // the page was left out by the filter that made the dump
 	Truncated                      // the page's place lies beyond the end of the file
 	Corrupt                        // the page's stored data does not decode
+	NotWritten                     // the page has a place in the file, but its writer never got there
+	MissingPart                    // the page is in a part of a split dump that is not at hand
 )
 
 var reasonText = [...]string{
@@ -27,6 +29,8 @@ var reasonText = [...]string{
 	Excluded:     "page excluded by the dump filter",
 	Truncated:    "dump file is truncated",
 	Corrupt:      "stored page is corrupt",
+	NotWritten:   "page was never written: the dump is incomplete",
+	MissingPart:  "page is in a missing part of the split dump",
 }
 
 func (r Reason) String() string {

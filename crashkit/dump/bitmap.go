@@ -4,29 +4,68 @@ import (
 	"encoding/binary"
 	"iter"
 	"math/bits"
+	"sync"
+	"sync/atomic"
 )
 
 // bitmap is a set of page frame numbers as the kdump-compressed format stores
-// it: the lowest bit of a byte comes first. Counting the members below a number
-// takes constant time.
+// it: the lowest bit of a byte comes first. Nothing is counted before it is asked
+// for, as the bitmaps of a machine with a terabyte of memory have 32 MiB each.
+// Counting the members below a number takes constant time from then on.
 type bitmap struct {
 	b []byte
-	// ranks has the number of members before each block of rankBits.
-	ranks []uint64
+	r *ranks
 }
 
-// rankBytes is what rank counts at most: a cache line.
-const rankBytes = 64
+// ranks counts members, in blocks of blockBytes and within each in lines of
+// lineBytes. It takes a 32nd of the space of the blocks that were looked into.
+type ranks struct {
+	count  sync.Once
+	blocks []uint64                     // members before each block
+	lines  []atomic.Pointer[lineCounts] // nil in those never asked for
+}
 
-func newBitmap(b []byte) bitmap {
-	m := bitmap{b: b, ranks: make([]uint64, 0, len(b)/rankBytes+1)}
-	var n uint64
-	for ; len(b) >= rankBytes; b = b[rankBytes:] {
-		m.ranks = append(m.ranks, n)
-		n += popcount(b[:rankBytes])
+const (
+	blockBytes = 4096
+	lineBytes  = 64 // what rank counts at most: a cache line
+)
+
+// lineCounts has the number of members of a block before each of its lines.
+type lineCounts [blockBytes / lineBytes]uint16
+
+func newBitmap(b []byte) bitmap { return bitmap{b, new(ranks)} }
+
+// countBlocks fills in blocks.
+func (m bitmap) countBlocks() {
+	n := len(m.b)/blockBytes + 1
+	m.r.lines = make([]atomic.Pointer[lineCounts], n)
+	m.r.blocks = make([]uint64, 0, n)
+	var sum uint64
+	for b := m.b; ; b = b[blockBytes:] {
+		m.r.blocks = append(m.r.blocks, sum)
+		if len(b) < blockBytes {
+			return
+		}
+		sum += popcount(b[:blockBytes])
 	}
-	m.ranks = append(m.ranks, n)
-	return m
+}
+
+// lines returns the counts within a block.
+func (m bitmap) lines(block uint64) *lineCounts {
+	if l := m.r.lines[block].Load(); l != nil {
+		return l
+	}
+	l := new(lineCounts)
+	b := m.b[block*blockBytes:]
+	var sum uint64
+	for i := range l {
+		l[i] = uint16(sum)
+		n := min(len(b), lineBytes)
+		sum += popcount(b[:n])
+		b = b[n:]
+	}
+	m.r.lines[block].Store(l)
+	return l
 }
 
 func popcount(b []byte) uint64 {
@@ -48,11 +87,13 @@ func (m bitmap) has(n uint64) bool { return n < m.len() && m.b[n/8]&(1<<(n%8)) !
 
 // rank returns how many members are less than n.
 func (m bitmap) rank(n uint64) uint64 {
+	m.r.count.Do(m.countBlocks)
 	n = min(n, m.len())
-	block := n / (8 * rankBytes)
-	r := m.ranks[block] + popcount(m.b[block*rankBytes:n/8])
+	at := n / 8
+	block, line := at/blockBytes, at%blockBytes/lineBytes
+	r := m.r.blocks[block] + uint64(m.lines(block)[line]) + popcount(m.b[at-at%lineBytes:at])
 	if n%8 != 0 {
-		r += uint64(bits.OnesCount8(m.b[n/8] & (1<<(n%8) - 1)))
+		r += uint64(bits.OnesCount8(m.b[at] & (1<<(n%8) - 1)))
 	}
 	return r
 }

@@ -8,7 +8,7 @@ import (
 // TestBitmap compares with counting bit by bit, at densities from none to all.
 func TestBitmap(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	for _, size := range []int{0, 1, 7, 8, 63, 64, 65, 128, 200, 1000} {
+	for _, size := range []int{0, 1, 7, 8, 63, 64, 65, 128, 200, 1000, 4095, 4096, 4097, 9000} {
 		for _, mask := range []func() byte{
 			func() byte { return 0 },
 			func() byte { return 0xff },

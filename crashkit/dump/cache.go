@@ -1,6 +1,9 @@
 package dump
 
-import "sync/atomic"
+import (
+	"math/bits"
+	"sync/atomic"
+)
 
 // cacheBytes bounds the decompressed pages that an image keeps.
 const cacheBytes = 32 << 20
@@ -20,8 +23,8 @@ type cachedPage struct {
 	b    []byte
 }
 
-func newPageCache(pageSize int) *pageCache {
-	return &pageCache{sets: make([]cacheSet, cacheBytes/pageSize/2)}
+func newPageCache(pageSize, bytes int) *pageCache {
+	return &pageCache{sets: make([]cacheSet, 1<<(bits.Len(uint(max(bytes/pageSize/2, 1)))-1))}
 }
 
 // set spreads the offsets of descriptors, which have little in common.

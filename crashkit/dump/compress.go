@@ -71,9 +71,10 @@ func newDecoder(pageSize int) *decoder {
 
 var errPageSize = errors.New("it does not unpack to exactly one page")
 
-// decode returns the page that packed holds, in memory of its own unless it is
-// stored plain: then it may be packed itself.
-func (d *decoder) decode(packed []byte, flags uint32) ([]byte, error) {
+// decode returns the page that packed holds: packed itself if the page is stored
+// plain, else in page, which has the size of one, or if that is nil in memory of
+// its own.
+func (d *decoder) decode(packed []byte, flags uint32, page []byte) ([]byte, error) {
 	c := compressionOf(flags)
 	if c == Plain {
 		if len(packed) != d.pageSize {
@@ -84,7 +85,9 @@ func (d *decoder) decode(packed []byte, flags uint32) ([]byte, error) {
 	if bits.OnesCount8(uint8(c)) != 1 {
 		return nil, fmt.Errorf("unknown page flags %#x", flags)
 	}
-	page := make([]byte, d.pageSize)
+	if page == nil {
+		page = make([]byte, d.pageSize)
+	}
 	var n int
 	var err error
 	switch c {

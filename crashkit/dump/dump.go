@@ -1,7 +1,7 @@
 // Package dump reads the physical memory of a crashed machine out of crash-dump
 // files: ELF cores as /proc/vmcore and QEMU write them, kdump-compressed files
-// of makedumpfile and QEMU, and either of them flattened. It also writes
-// kdump-compressed files.
+// of makedumpfile and QEMU, either of them flattened, and plain images of memory.
+// It also writes kdump-compressed files.
 //
 // The package knows file formats and nothing of kernels: no virtual addresses,
 // no symbols, no types. Every number in a file is taken as hostile. Damage is
@@ -13,8 +13,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"iter"
 	"sync"
+	"sync/atomic"
 
 	"crashlab/crashkit/addr"
 )
@@ -40,7 +41,7 @@ const (
 	Absent    State = iota // the dump knows no such memory
 	Present                // the page is stored
 	Excluded               // memory existed, but the dump's maker left it out
-	Truncated              // it should be stored, but the file ends before it
+	Truncated              // it should be stored, but is not: the file ends too early or a part is missing
 )
 
 func (s State) String() string {
@@ -69,7 +70,9 @@ type Image struct {
 	infoText []byte // VMCOREINFO where the kdump header says it is, or nil
 	segments []Segment
 	close    func() error
+	zeroed   atomic.Uint64
 
+	finish     func() // completes info with what takes time to find out
 	ranges     func() []addr.Range
 	vmcoreinfo func() (*VMCoreInfo, error)
 }
@@ -80,7 +83,13 @@ type memory interface {
 	read(p addr.Phys, b []byte) error
 	// page returns one whole page. The slice stays valid until Close.
 	page(pfn addr.PFN) ([]byte, error)
+	// pageInto is page, but unpacks into buf, which has a page's size, where it
+	// must unpack, and leaves the caches alone.
+	pageInto(pfn addr.PFN, buf []byte) ([]byte, error)
 	state(pfn addr.PFN) State
+	// stored yields the runs of page frames that the file has something of, as
+	// half-open pairs, ascending. Their number is bounded by the file's size.
+	stored() iter.Seq2[uint64, uint64]
 	// ranges returns the memory described, sorted and not touching.
 	ranges() []addr.Range
 }
@@ -98,32 +107,16 @@ type Segment struct {
 // Open opens the dump in the named file. A regular file is mapped, not read:
 // opening costs a few milliseconds whatever its size. The file must not shrink
 // while it is open, as the process would get SIGBUS.
-func Open(path string) (*Image, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	src, closeSrc, err := openSource(f)
-	if err != nil {
-		return nil, fmt.Errorf("open dump %s: %w", path, err)
-	}
-	img, err := newImage(src)
-	if err != nil {
-		closeSrc()
-		return nil, fmt.Errorf("open dump %s: %w", path, err)
-	}
-	img.close = closeSrc
-	return img, nil
-}
+func Open(path string) (*Image, error) { return OpenFiles([]string{path}, Options{}) }
 
 // NewImage opens the dump in the first size bytes of r, which must be safe for
 // concurrent use and stay valid until Close. Close does not close r.
 func NewImage(r io.ReaderAt, size int64) (*Image, error) {
-	return newImage(&readerSource{r: r, n: size})
+	return newImage(&readerSource{r: r, n: size}, Options{})
 }
 
 // newImage detects the format of src and opens it.
-func newImage(src source) (*Image, error) {
+func newImage(src source, o Options) (*Image, error) {
 	head, err := src.view(0, int(min(src.size(), headLen)))
 	if err != nil {
 		return nil, err
@@ -142,12 +135,20 @@ func newImage(src source) (*Image, error) {
 	}
 	var img *Image
 	switch {
+	case o.RAM != nil:
+		img, err = openRaw(src, o.RAM, o)
 	case isELF(head):
-		img, err = openELF(src)
+		img, err = openELF(src, o)
 	case isKdump(head):
-		img, err = openKdump(src)
+		img, err = openKdump(src, o)
 	default:
-		return nil, formatError(head)
+		var ok bool
+		if flattened {
+			return nil, formatError(head)
+		}
+		if img, ok = detectRaw(src, o); !ok {
+			return nil, formatError(head)
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -160,9 +161,21 @@ func newImage(src source) (*Image, error) {
 			img.info.Problems = append(img.info.Problems, flatNote)
 		}
 	}
-	img.ranges = sync.OnceValue(img.mem.ranges)
-	img.vmcoreinfo = sync.OnceValues(img.findVMCoreInfo)
+	img.ready()
+	if o.VMCoreInfo != nil {
+		img.SetVMCoreInfo(o.VMCoreInfo)
+	}
 	return img, nil
+}
+
+// ready sets up what is found out once, when it is asked for.
+func (i *Image) ready() {
+	if i.finish == nil {
+		i.finish = func() {}
+	}
+	i.finish = sync.OnceFunc(i.finish)
+	i.ranges = sync.OnceValue(i.mem.ranges)
+	i.vmcoreinfo = sync.OnceValues(i.findVMCoreInfo)
 }
 
 // Close releases the file. Pages and descriptors handed out become invalid: no
@@ -179,8 +192,17 @@ func (i *Image) Close() error {
 // PageSize returns the size of a page in bytes, a power of two.
 func (i *Image) PageSize() int { return i.info.PageSize }
 
-// Info returns what the file says about itself.
-func (i *Image) Info() Info { return i.info }
+// Info returns what the file says about itself. The first call looks at the end
+// of the file, which takes a few milliseconds in the dump of a machine with a
+// terabyte of memory.
+func (i *Image) Info() Info {
+	i.finish()
+	return i.info
+}
+
+// ZeroedReads returns how many reads so far, each within one page, got zeroes
+// for what is excluded: none without [Options].ZeroExcluded.
+func (i *Image) ZeroedReads() uint64 { return i.zeroed.Load() }
 
 // Notes returns the ELF notes in the order stored. Descriptors are read-only.
 func (i *Image) Notes() []Note { return i.notes }
@@ -191,7 +213,8 @@ func (i *Image) Segments() []Segment { return i.segments }
 
 // Ranges returns the physical memory the dump describes, stored or not: the
 // crashed machine's RAM as far as its capture saw it. Sorted, not touching;
-// read-only.
+// read-only. Of a kdump-compressed file that describes more than a million
+// ranges, which no machine has, it returns the first million.
 func (i *Image) Ranges() []addr.Range { return i.ranges() }
 
 // PageState says what the dump has of the page. Present promises a place inside

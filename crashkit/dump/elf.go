@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math"
+	"sync/atomic"
 
 	"crashlab/crashkit/addr"
 )
@@ -28,7 +30,7 @@ const (
 func isELF(head []byte) bool { return bytes.HasPrefix(head, []byte("\x7fELF")) }
 
 // openELF opens an ELF core. e_ehsize is not looked at: QEMU writes nonsense there.
-func openELF(src source) (*Image, error) {
+func openELF(src source, o Options) (*Image, error) {
 	h, err := src.view(0, elfHeaderLen)
 	if err != nil {
 		return nil, fmt.Errorf("read ELF header: %w", err)
@@ -110,6 +112,9 @@ func openELF(src source) (*Image, error) {
 		}
 	}
 	m.pageSize = uint64(img.info.PageSize)
+	if o.ZeroExcluded {
+		m.zeroed = &img.zeroed
+	}
 	img.mem = m
 	return img, nil
 }
@@ -213,6 +218,8 @@ type elfMemory struct {
 	src      source
 	pageSize uint64
 	extents  []extent // by physical address, sorted and disjoint
+
+	zeroed *atomic.Uint64 // counts the reads of excluded memory as zeroes; nil if they fail
 }
 
 func (m *elfMemory) read(p addr.Phys, b []byte) error {
@@ -222,10 +229,16 @@ func (m *elfMemory) read(p addr.Phys, b []byte) error {
 			return fault(p, addr.NotInDump, nil)
 		}
 		e := m.extents[i]
+		n := min(uint64(len(b)), e.end-uint64(p))
+		if e.state == Excluded && m.zeroed != nil {
+			m.zeroed.Add(1)
+			clear(b[:n])
+			b, p = b[n:], p+addr.Phys(n)
+			continue
+		}
 		if e.state != Present {
 			return fault(p, e.state.reason(), nil)
 		}
-		n := min(uint64(len(b)), e.end-uint64(p))
 		if err := m.src.readAt(e.off+int64(uint64(p)-e.start), b[:n]); err != nil {
 			return fault(p, ioReason(err), err)
 		}
@@ -253,7 +266,9 @@ func ioReason(err error) addr.Reason {
 	return addr.Corrupt
 }
 
-func (m *elfMemory) page(pfn addr.PFN) ([]byte, error) {
+func (m *elfMemory) page(pfn addr.PFN) ([]byte, error) { return m.pageInto(pfn, nil) }
+
+func (m *elfMemory) pageInto(pfn addr.PFN, buf []byte) ([]byte, error) {
 	p := uint64(pfn) * m.pageSize
 	if i := findExtent(m.extents, p); i < len(m.extents) {
 		e := m.extents[i]
@@ -265,11 +280,29 @@ func (m *elfMemory) page(pfn addr.PFN) ([]byte, error) {
 			return b, nil
 		}
 	}
-	b := make([]byte, m.pageSize)
-	if err := m.read(addr.Phys(p), b); err != nil {
+	if buf == nil {
+		buf = make([]byte, m.pageSize)
+	}
+	if err := m.read(addr.Phys(p), buf); err != nil {
 		return nil, err
 	}
-	return b, nil
+	return buf, nil
+}
+
+func (m *elfMemory) stored() iter.Seq2[uint64, uint64] {
+	return func(yield func(start, end uint64) bool) {
+		next := uint64(0) // the first page frame not yet seen
+		for _, e := range m.extents {
+			start, end := max(next, e.start/m.pageSize), (e.end-1)/m.pageSize+1
+			if e.state != Present || start >= end {
+				continue
+			}
+			if !yield(start, end) {
+				return
+			}
+			next = end
+		}
+	}
 }
 
 // state returns the worst state of the page's bytes: of a page that is only

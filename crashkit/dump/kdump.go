@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math/bits"
+	"sync/atomic"
 	"time"
 
 	"crashlab/crashkit/addr"
@@ -71,7 +73,7 @@ const (
 func isKdump(head []byte) bool { return bytes.HasPrefix(head, []byte(kdumpMagic)) }
 
 // openKdump opens a kdump-compressed file.
-func openKdump(src source) (*Image, error) {
+func openKdump(src source, o Options) (*Image, error) {
 	h, err := src.view(0, kdumpHeaderLen)
 	if err != nil {
 		return nil, fmt.Errorf("read kdump header: %w", err)
@@ -137,24 +139,34 @@ func openKdump(src source) (*Image, error) {
 		nPFN:     maxPFN,
 		descOff:  int64((1 + subBlocks + bitmapBlocks) * block),
 		decoder:  newDecoder(int(block)),
-		cache:    newPageCache(int(block)),
+		cache:    newPageCache(int(block), cacheBytes),
 		firstPFN: 0,
 		lastPFN:  maxPFN,
 	}
+	if o.ZeroExcluded {
+		k.zeroed = &img.zeroed
+	}
 	if le.Uint32(sub[ksSplit:]) != 0 {
+		k.split = true
 		k.firstPFN, k.lastPFN = le.Uint64(sub[ksStartPFN:]), le.Uint64(sub[ksEndPFN:])
 		if version >= 6 {
 			k.firstPFN, k.lastPFN = le.Uint64(sub[ksStartPFN64:]), le.Uint64(sub[ksEndPFN64:])
 		}
 		k.lastPFN = min(k.lastPFN, maxPFN)
 		k.firstPFN = min(k.firstPFN, k.lastPFN)
-		img.problem("one part of a split dump: it stores only the page frames from %#x up to %#x", k.firstPFN, k.lastPFN)
 	}
 	if err := k.readBitmaps(int64((1+subBlocks)*block), bitmapBlocks*block); err != nil {
 		return nil, err
 	}
 	img.mem = k
-	img.checkTail(k)
+	img.finish = func() {
+		if k.split && (k.firstPFN > 0 || k.lastPFN < k.nPFN) {
+			img.info.Incomplete = true
+			img.problem("one part of a split dump: it stores only the page frames from %#x up to %#x; give all parts to read the others",
+				k.firstPFN, k.lastPFN)
+		}
+		img.checkTail(k)
+	}
 	return img, nil
 }
 
@@ -205,11 +217,22 @@ type kdumpMemory struct {
 	descOff           int64  // place of the first descriptor in the file
 
 	memory bitmap // a bit per page frame that is memory; may be cut short
-	stored bitmap // a bit per page frame that has a descriptor; may be cut short
-	before uint64 // descriptors of the page frames below firstPFN, which are elsewhere
+	filed  bitmap // a bit per page frame that has a descriptor; may be cut short
+	split  bool   // the file is one part of a split dump
 
 	decoder *decoder
 	cache   *pageCache
+	zeroed  *atomic.Uint64 // counts the reads of excluded pages as zeroes; nil if they fail
+}
+
+// descs returns the number of descriptors of the page frames below pfn, not
+// counting those in other parts of a split dump.
+func (k *kdumpMemory) descs(pfn uint64) uint64 {
+	n := k.filed.rank(pfn)
+	if k.firstPFN > 0 {
+		n -= k.filed.rank(k.firstPFN)
+	}
+	return n
 }
 
 // readBitmaps reads the two bitmaps, size bytes at off together, as far as the
@@ -234,21 +257,14 @@ func (k *kdumpMemory) readBitmaps(off int64, size uint64) error {
 		if k.memory, err = get(off, need); err != nil {
 			return err
 		}
-		k.stored, err = get(off+int64(half), need)
+		k.filed, err = get(off+int64(half), need)
 	case need <= size: // one bitmap only, as old writers did
-		k.stored, err = get(off, need)
-		k.memory = k.stored
+		k.filed, err = get(off, need)
+		k.memory = k.filed
 	default:
 		return fmt.Errorf("%w: kdump header with %#x page frames but only %d bytes of bitmaps", ErrFormat, k.nPFN, size)
 	}
-	if err != nil {
-		return err
-	}
-	if n := k.memory.runs(); n > kdumpMaxRanges {
-		return fmt.Errorf("%w: the kdump bitmap describes %d separate ranges of memory, more than any machine has", ErrFormat, n)
-	}
-	k.before = k.stored.rank(k.firstPFN)
-	return nil
+	return err
 }
 
 // desc is a page descriptor.
@@ -258,32 +274,29 @@ type desc struct {
 	flags uint32
 }
 
-// find returns the descriptor of a page frame if its state is Present, and says
-// in detail what is wrong with it otherwise, where there is more to say.
-func (k *kdumpMemory) find(pfn uint64) (desc, State, error) {
-	if pfn >= k.nPFN {
-		return desc{}, Absent, nil
+// find returns the descriptor of a page frame, or the reason why its page
+// cannot be had, in detail where there is more to say.
+func (k *kdumpMemory) find(pfn uint64) (desc, addr.Reason, error) {
+	switch {
+	case pfn >= k.nPFN:
+		return desc{}, addr.NotInDump, nil
+	case pfn >= k.filed.len():
+		return desc{}, addr.Truncated, errors.New("the file ends before the bitmap of stored pages does")
+	case !k.filed.has(pfn) && k.memory.has(pfn):
+		return desc{}, addr.Excluded, nil
+	case !k.filed.has(pfn):
+		return desc{}, addr.NotInDump, nil
+	case pfn < k.firstPFN || pfn >= k.lastPFN:
+		return desc{}, addr.MissingPart, nil
 	}
-	if pfn >= k.stored.len() {
-		return desc{}, Truncated, errors.New("the file ends before the bitmap of stored pages does")
-	}
-	if !k.stored.has(pfn) {
-		if k.memory.has(pfn) {
-			return desc{}, Excluded, nil
-		}
-		return desc{}, Absent, nil
-	}
-	if pfn < k.firstPFN || pfn >= k.lastPFN {
-		return desc{}, Absent, errors.New("it is stored in another part of this split dump")
-	}
-	return k.descAt(k.stored.rank(pfn) - k.before)
+	return k.descAt(k.descs(pfn))
 }
 
-// descAt returns the descriptor of the given number.
-func (k *kdumpMemory) descAt(n uint64) (desc, State, error) {
+// descAt returns the descriptor of the given number, or why there is no page.
+func (k *kdumpMemory) descAt(n uint64) (desc, addr.Reason, error) {
 	b, err := k.src.view(k.descOff+int64(n*pageDescLen), pageDescLen)
 	if err != nil {
-		return desc{}, Truncated, fmt.Errorf("page descriptor %d: %w", n, err)
+		return desc{}, addr.Truncated, fmt.Errorf("page descriptor %d: %w", n, err)
 	}
 	d := desc{
 		off:   int64(binary.LittleEndian.Uint64(b)),
@@ -292,23 +305,38 @@ func (k *kdumpMemory) descAt(n uint64) (desc, State, error) {
 	}
 	switch {
 	case d.off == 0:
-		return d, Truncated, errors.New("its descriptor was never filled in: the writer ran out of space or time")
+		return d, addr.NotWritten, errors.New("its descriptor is empty: the writer ran out of space or time")
 	case !inside(d.off, int64(d.size), k.src.size()):
-		return d, Truncated, nil
+		return d, addr.Truncated, nil
 	}
-	return d, Present, nil
+	return d, 0, nil
 }
 
 func (k *kdumpMemory) state(pfn addr.PFN) State {
-	_, st, _ := k.find(uint64(pfn))
-	return st
+	_, why, _ := k.find(uint64(pfn))
+	switch why {
+	case 0:
+		return Present
+	case addr.Excluded:
+		return Excluded
+	case addr.NotInDump:
+		return Absent
+	}
+	return Truncated
 }
 
-func (k *kdumpMemory) page(pfn addr.PFN) ([]byte, error) {
-	d, st, err := k.find(uint64(pfn))
+func (k *kdumpMemory) page(pfn addr.PFN) ([]byte, error) { return k.pageInto(pfn, nil) }
+
+// pageInto returns a page. It unpacks it into buf, past the cache, if buf is not nil.
+func (k *kdumpMemory) pageInto(pfn addr.PFN, buf []byte) ([]byte, error) {
+	d, why, err := k.find(uint64(pfn))
 	p := addr.Phys(uint64(pfn) * k.pageSize)
-	if st != Present {
-		return nil, fault(p, st.reason(), err)
+	if why == addr.Excluded && k.zeroed != nil {
+		k.zeroed.Add(1)
+		return make([]byte, k.pageSize), nil
+	}
+	if why != 0 {
+		return nil, fault(p, why, err)
 	}
 	if b := k.cache.get(d); b != nil {
 		return b, nil
@@ -320,11 +348,13 @@ func (k *kdumpMemory) page(pfn addr.PFN) ([]byte, error) {
 	if err != nil {
 		return nil, fault(p, ioReason(err), err)
 	}
-	b, err := k.decoder.decode(packed, d.flags)
+	b, err := k.decoder.decode(packed, d.flags, buf)
 	if err != nil {
 		return nil, fault(p, addr.Corrupt, err)
 	}
-	k.cache.put(d, b)
+	if buf == nil {
+		k.cache.put(d, b)
+	}
 	return b, nil
 }
 
@@ -340,10 +370,20 @@ func (k *kdumpMemory) read(p addr.Phys, b []byte) error {
 	return nil
 }
 
+func (k *kdumpMemory) stored() iter.Seq2[uint64, uint64] {
+	return func(yield func(start, end uint64) bool) {
+		for start, end := range k.filed.all() {
+			if start >= k.nPFN || !yield(start, min(end, k.nPFN)) {
+				return
+			}
+		}
+	}
+}
+
 func (k *kdumpMemory) ranges() []addr.Range {
-	var r []addr.Range
+	r := make([]addr.Range, 0, min(k.memory.runs(), kdumpMaxRanges))
 	for start, end := range k.memory.all() {
-		if start >= k.nPFN {
+		if start >= k.nPFN || len(r) == kdumpMaxRanges {
 			break
 		}
 		r = appendRange(r, start*k.pageSize, min(end, k.nPFN)*k.pageSize)
@@ -358,18 +398,18 @@ const tailDescs = 1024
 
 // checkTail finds out whether the end of the file is missing.
 func (i *Image) checkTail(k *kdumpMemory) {
-	if k.stored.len() < k.nPFN {
+	if k.filed.len() < k.nPFN {
 		i.info.Truncated = true
 		i.problem("the file ends within the page bitmaps: no page can be read")
 		return
 	}
-	n := k.stored.rank(k.lastPFN) - k.before
+	n := k.descs(k.lastPFN)
 	var cut, empty int
 	for j := n - min(n, tailDescs); j < n; j++ {
-		switch d, st, _ := k.descAt(j); {
-		case st == Truncated && d.off == 0 && d.size == 0 && k.descOff+int64((j+1)*pageDescLen) <= k.src.size():
+		switch _, why, _ := k.descAt(j); why {
+		case addr.NotWritten:
 			empty++
-		case st == Truncated:
+		case addr.Truncated:
 			cut++
 		}
 	}

@@ -28,7 +28,7 @@ func TestKdumpDescriptors(t *testing.T) {
 		state dump.State
 		text  string
 	}{
-		{"offset 0", dump.Zlib, func(d []byte) { clear(d) }, addr.Truncated, dump.Truncated, "never filled in"},
+		{"offset 0", dump.Zlib, func(d []byte) { clear(d) }, addr.NotWritten, dump.Truncated, "its descriptor is empty"},
 		{"past the end", dump.Zlib, func(d []byte) { d[6] = 1 }, addr.Truncated, dump.Truncated, ""},
 		{"offset negative", dump.Zlib, func(d []byte) { d[7] = 0xff }, addr.Truncated, dump.Truncated, ""},
 		{"size 0", dump.Zlib, func(d []byte) { clear(d[8:12]) }, addr.Corrupt, dump.Present, "zlib"},
@@ -130,8 +130,8 @@ func TestKdumpSplit(t *testing.T) {
 		for pfn, want := range testMemory().Pages {
 			b, err := img.Page(pfn)
 			if pfn < 0x13 || pfn >= 0x22 {
-				if addr.ReasonOf(err) != addr.NotInDump || !strings.Contains(err.Error(), "another part") {
-					t.Errorf("version %d: Page(%#x): %v; want it in another part", version, pfn, err)
+				if addr.ReasonOf(err) != addr.MissingPart || img.PageState(pfn) != dump.Truncated {
+					t.Errorf("version %d: Page(%#x): %v, %v; want it in another part", version, pfn, err, img.PageState(pfn))
 				}
 				continue
 			}

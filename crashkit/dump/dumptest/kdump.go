@@ -45,30 +45,7 @@ func (m Memory) Kdump(o KdumpOptions) []byte {
 		nPFN = last.start + addr.PFN(last.n)
 	}
 
-	notes, vmcoreinfo := m.noteBytes()
-	sub := make([]byte, 104, 104+len(notes))
-	notesAt := page + len(sub)
-	le.PutUint64(sub, uint64(o.PhysBase))
-	le.PutUint32(sub[8:], uint32(o.DumpLevel))
-	if o.SplitEnd != 0 {
-		le.PutUint32(sub[12:], 1)
-		le.PutUint64(sub[16:], uint64(o.SplitStart))
-		le.PutUint64(sub[24:], uint64(o.SplitEnd))
-		le.PutUint64(sub[80:], uint64(o.SplitStart))
-		le.PutUint64(sub[88:], uint64(o.SplitEnd))
-	}
-	if m.VMCoreInfo != "" {
-		le.PutUint64(sub[32:], uint64(notesAt+vmcoreinfo))
-		le.PutUint64(sub[40:], uint64(len(m.VMCoreInfo)))
-	}
-	if len(notes) > 0 {
-		le.PutUint64(sub[48:], uint64(notesAt))
-		le.PutUint64(sub[56:], uint64(len(notes)))
-	}
-	le.PutUint64(sub[96:], uint64(nPFN))
-	clear(sub[[]int{8, 12, 32, 48, 64, 80, 104}[o.Version]:])
-	sub = pad(append(sub, notes...), page)
-
+	sub := m.subHeader(o, nPFN)
 	bitmap := func(has func(run) bool) []byte {
 		b := make([]byte, (nPFN+7)/8)
 		for _, r := range runs {
@@ -82,20 +59,8 @@ func (m Memory) Kdump(o KdumpOptions) []byte {
 	}
 	memory, stored := bitmap(func(run) bool { return true }), bitmap(func(r run) bool { return r.stored })
 
-	h := append([]byte("KDUMP   "), make([]byte, 464-8)...)
-	le.PutUint32(h[8:], uint32(o.Version))
-	copy(h[12:], "Linux")
-	copy(h[12+2*65:], o.Release)
-	copy(h[12+4*65:], "x86_64")
-	le.PutUint64(h[408:], uint64(o.TimeSec))
-	le.PutUint32(h[424:], uint32(o.Compression)|o.Status)
-	le.PutUint32(h[428:], uint32(page))
-	le.PutUint32(h[432:], uint32(len(sub)/page))
-	le.PutUint32(h[436:], uint32((len(memory)+len(stored))/page))
-	le.PutUint32(h[440:], uint32(nPFN))
-	le.PutUint32(h[460:], 1)
-
-	out := slices.Concat(pad(h, page), sub, memory, stored)
+	h := m.header(o, nPFN, len(sub), len(memory)+len(stored))
+	out := slices.Concat(h, sub, memory, stored)
 	var pfns []addr.PFN
 	for _, pfn := range slices.Sorted(maps.Keys(m.Pages)) {
 		if o.SplitEnd == 0 || o.SplitStart <= pfn && pfn < o.SplitEnd {
@@ -127,6 +92,53 @@ func (m Memory) Kdump(o KdumpOptions) []byte {
 		out = le.AppendUint64(out, 0)
 	}
 	return append(out, data...)
+}
+
+// header returns the first block of a file whose sub header and bitmaps take
+// subLen and mapLen bytes.
+func (m Memory) header(o KdumpOptions, nPFN addr.PFN, subLen, mapLen int) []byte {
+	le, page := binary.LittleEndian, m.pageSize()
+	h := append([]byte("KDUMP   "), make([]byte, 464-8)...)
+	le.PutUint32(h[8:], uint32(o.Version))
+	copy(h[12:], "Linux")
+	copy(h[12+2*65:], o.Release)
+	copy(h[12+4*65:], "x86_64")
+	le.PutUint64(h[408:], uint64(o.TimeSec))
+	le.PutUint32(h[424:], uint32(o.Compression)|o.Status)
+	le.PutUint32(h[428:], uint32(page))
+	le.PutUint32(h[432:], uint32(subLen/page))
+	le.PutUint32(h[436:], uint32(mapLen/page))
+	le.PutUint32(h[440:], uint32(nPFN))
+	le.PutUint32(h[460:], 1)
+	return pad(h, page)
+}
+
+// subHeader returns the sub header with the notes behind it, in whole blocks.
+func (m Memory) subHeader(o KdumpOptions, nPFN addr.PFN) []byte {
+	le, page := binary.LittleEndian, m.pageSize()
+	notes, vmcoreinfo := m.noteBytes()
+	sub := make([]byte, 104, 104+len(notes))
+	notesAt := page + len(sub)
+	le.PutUint64(sub, uint64(o.PhysBase))
+	le.PutUint32(sub[8:], uint32(o.DumpLevel))
+	if o.SplitEnd != 0 {
+		le.PutUint32(sub[12:], 1)
+		le.PutUint64(sub[16:], uint64(o.SplitStart))
+		le.PutUint64(sub[24:], uint64(o.SplitEnd))
+		le.PutUint64(sub[80:], uint64(o.SplitStart))
+		le.PutUint64(sub[88:], uint64(o.SplitEnd))
+	}
+	if m.VMCoreInfo != "" {
+		le.PutUint64(sub[32:], uint64(notesAt+vmcoreinfo))
+		le.PutUint64(sub[40:], uint64(len(m.VMCoreInfo)))
+	}
+	if len(notes) > 0 {
+		le.PutUint64(sub[48:], uint64(notesAt))
+		le.PutUint64(sub[56:], uint64(len(notes)))
+	}
+	le.PutUint64(sub[96:], uint64(nPFN))
+	clear(sub[[]int{8, 12, 32, 48, 64, 80, 104}[o.Version]:])
+	return pad(append(sub, notes...), page)
 }
 
 // pack compresses a page.
