@@ -43,27 +43,51 @@ type Program struct {
 
 // Open opens the dump at path. It fails only if the file is no dump or says
 // nothing about its kernel; what else is missing is in Limits.
-func Open(path string) (*Program, error) {
-	img, err := dump.Open(path)
+func Open(path string) (*Program, error) { return OpenFiles([]string{path}, dump.Options{}) }
+
+// OpenFiles opens the dump in the named files, as [dump.OpenFiles] does.
+func OpenFiles(paths []string, o dump.Options) (*Program, error) {
+	img, err := dump.OpenFiles(paths, o)
 	if err != nil {
 		return nil, err
 	}
 	p, err := New(img)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), img.Close())
+		return nil, errors.Join(fmt.Errorf("open %s: %w", strings.Join(paths, " "), err), img.Close())
 	}
 	return p, nil
 }
 
-// New makes a Program from an image, which it takes over on success.
+// New makes a Program from an image, which it takes over on success. VMCOREINFO
+// is searched for in memory if the image has none.
 func New(img *dump.Image) (*Program, error) {
+	var limits []error
 	info, err := img.VMCoreInfo()
+	if errors.Is(err, dump.ErrNoVMCoreInfo) {
+		how, rerr := recoverInfo(img)
+		if rerr != nil {
+			return nil, rerr
+		}
+		limits = append(limits, errors.New(how))
+		info, err = img.VMCoreInfo()
+	}
 	if err != nil {
 		return nil, err
 	}
+	p, err := newProgram(img, info)
+	if err != nil {
+		return nil, err
+	}
+	p.Limits = append(limits, p.Limits...)
+	return p, nil
+}
+
+// newProgram makes a Program of an image and what its kernel says of itself.
+func newProgram(img *dump.Image, info *dump.VMCoreInfo) (*Program, error) {
 	p := &Program{Image: img, Info: info}
 	p.modules = sync.OnceValues(p.readModules)
-	if err := p.initPager(); err != nil {
+	var err error
+	if p.pager, err = pagerOf(img, info); err != nil {
 		return nil, err
 	}
 	if p.Syms, err = p.readKallsyms(); err != nil {
@@ -80,27 +104,28 @@ func New(img *dump.Image) (*Program, error) {
 // Close releases the dump. Nothing obtained from p may be used after it.
 func (p *Program) Close() error { return p.Image.Close() }
 
-func (p *Program) initPager() error {
-	root, ok := p.Info.Symbol("swapper_pg_dir")
+// pagerOf returns the walker of the page tables that VMCOREINFO tells of.
+func pagerOf(img *dump.Image, info *dump.VMCoreInfo) (arch.Pager, error) {
+	root, ok := info.Symbol("swapper_pg_dir")
 	if !ok {
-		return errors.New("find the page tables: VMCOREINFO has no SYMBOL(swapper_pg_dir)")
+		return arch.Pager{}, errors.New("find the page tables: VMCOREINFO has no SYMBOL(swapper_pg_dir)")
 	}
-	base, ok := p.Info.Number("phys_base")
+	base, ok := info.Number("phys_base")
 	if !ok {
-		return errors.New("find the page tables: VMCOREINFO has no NUMBER(phys_base)")
+		return arch.Pager{}, errors.New("find the page tables: VMCOREINFO has no NUMBER(phys_base)")
 	}
-	p.pager = arch.Pager{
-		Mem:    p.Image,
+	pager := arch.Pager{
+		Mem:    img,
 		Root:   addr.Phys(root - uint64(arch.KernelTextBase) + uint64(base)),
 		Levels: 4,
 	}
-	if l5, _ := p.Info.Number("pgtable_l5_enabled"); l5 == 1 {
-		p.pager.Levels = 5
+	if l5, _ := info.Number("pgtable_l5_enabled"); l5 == 1 {
+		pager.Levels = 5
 	}
-	if mask, ok := p.Info.Number("sme_mask"); ok {
-		p.pager.CMask = uint64(mask)
+	if mask, ok := info.Number("sme_mask"); ok {
+		pager.CMask = uint64(mask)
 	}
-	return nil
+	return pager, nil
 }
 
 // translation is the last result for a 4 KiB page of virtual addresses.
