@@ -107,9 +107,14 @@ func choose(img *dump.Image, fits []candidate) (candidate, string) {
 		if err != nil {
 			continue
 		}
-		res := p.ObjectAs("crashk_res", "struct resource")
-		start, err1 := res.Member("start").Uint()
-		end, err2 := res.Member("end").Uint() // inclusive
+		res, ok := p.Syms.Lookup("crashk_res")
+		if !ok {
+			continue
+		}
+		// struct resource begins with the first and the last address
+		// (include/linux/ioport.h), on every kernel, so that no types are needed.
+		start, err1 := p.Uint64(res.Addr)
+		end, err2 := p.Uint64(res.Addr + 8)
 		if err1 != nil || err2 != nil || end <= start {
 			continue
 		}

@@ -117,6 +117,8 @@ type Answer struct {
 	Partial bool   `json:"partial"`
 	Error   string `json:"error"` // "" if all is well
 	Err     error  `json:"-"`     // Error as an error, or nil
+	// Notes are what has to be known to trust the answer, a line each.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // Run runs one command line, which must not be blank.
@@ -130,6 +132,11 @@ func Run(ctx context.Context, env *Env, line string) *Answer {
 	if a.Err != nil {
 		a.Error = a.Err.Error()
 		a.Partial = a.Result != nil
+	}
+	if n := env.Program.Image.ZeroedReads(); n > 0 {
+		// Not only this command's: it may stand on what an earlier one read.
+		a.Partial = a.Result != nil
+		a.Notes = append(a.Notes, fmt.Sprintf("memory that is not in the dump was read as zeroes, %d times so far", n))
 	}
 	return a
 }

@@ -22,6 +22,14 @@ type Options struct {
 
 	// VMCoreInfo, if not nil, is used as the text of VMCOREINFO whatever the dump has.
 	VMCoreInfo []byte
+
+	// CacheDir is where files that are compressed as a whole (gzip, xz, zstd) are
+	// unpacked to; "" means crashkit/unpacked in the user's cache. What is there
+	// is used again, and removed when nobody opened it for two weeks.
+	CacheDir string
+
+	// Notify, if not nil, is told what takes long, in a line for people.
+	Notify func(string)
 }
 
 // OpenFiles opens the dump in the named files: one, or in any order the parts
@@ -54,7 +62,7 @@ func OpenFiles(paths []string, o Options) (img *Image, err error) {
 		if err != nil {
 			return nil, err
 		}
-		src, closeSrc, err := openSource(f)
+		src, closeSrc, err := openUnpacked(f, o)
 		if err != nil {
 			return nil, fmt.Errorf("open dump %s: %w", path, err)
 		}
@@ -73,4 +81,21 @@ func OpenFiles(paths []string, o Options) (img *Image, err error) {
 	}
 	img.close = closeAll
 	return img, nil
+}
+
+// openUnpacked takes f over and opens what is in it, or if it is compressed as
+// a whole what it unpacks to.
+func openUnpacked(f *os.File, o Options) (source, func() error, error) {
+	head := make([]byte, headLen)
+	n, err := f.ReadAt(head, 0)
+	format, packed := packedFormat(head[:n])
+	if err != nil && n == 0 || !packed {
+		return openSource(f) // which has its own errors
+	}
+	defer f.Close()
+	out, err := unpacked(f, format, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	return openSource(out)
 }

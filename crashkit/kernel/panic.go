@@ -120,8 +120,10 @@ type CPU struct {
 // the dump was made.
 //
 // The order of the notes of a dump is not that of the CPUs, so the registers
-// come from where each CPU left its own: the per-cpu crash_notes of kexec. In a
-// dump by QEMU, which numbers its notes, they come from there.
+// come from where each CPU left its own when it stopped: the per-cpu crash_notes
+// of kexec. A CPU that left none has them in a dump by QEMU, which numbers its
+// notes. In this order, because QEMU has what the machine did when it was dumped:
+// if a capture kernel ran by then, its registers.
 func CPUs(p *crashkit.Program) ([]CPU, error) {
 	ids, err := p.CPUs("__cpu_possible_mask")
 	if err != nil {
@@ -134,15 +136,19 @@ func CPUs(p *crashkit.Program) ([]CPU, error) {
 	for i, id := range ids {
 		c := CPU{CPU: id, PID: -1, Panic: panicked && id == panicCPU}
 		c.Task = c.Problems.ptr(p.PerCPUObject("runqueues", "struct rq", id).Member("curr"))
-		if s, ok := qemu[id]; ok {
-			c.setNote(s, "QEMU")
-			c.PID = -1 // QEMU writes no PID there
-		} else if nerr != nil {
-			c.Problems.note(nerr)
-		} else if s, ok, err := notes.read(id); err != nil {
-			c.Problems.note(err)
-		} else if ok {
+		s, ok, err := dump.PRStatus{}, false, nerr
+		if nerr == nil {
+			s, ok, err = notes.read(id)
+		}
+		q, byQEMU := qemu[id]
+		switch {
+		case ok:
 			c.setNote(s, "crash_notes")
+		case byQEMU:
+			c.setNote(q, "QEMU")
+			c.PID = -1 // QEMU writes no PID there
+		default:
+			c.Problems.note(err)
 		}
 		cpus[i] = c
 	}

@@ -1,11 +1,17 @@
 // Crashkit analyzes crash dumps of Linux kernels from the dump alone: symbols,
 // types and unwind tables are those that the crashed kernel carried.
 //
-//	crashkit [-c COMMAND]… [-i FILE] [--json] [--version] VMCORE [VMLINUX]
+//	crashkit [-c COMMAND]… [-i FILE] [--json] [--zero-excluded] [--vmcoreinfo FILE] [--ram RANGES|FILE] [--version] VMCORE… [VMLINUX]
 //	crashkit minimize -i COMMANDS IN OUT
 //
 // Without -c and -i it reads commands from a prompt, or from standard input if
 // that is no terminal. "crashkit -c help VMCORE" lists the commands.
+//
+// VMCORE is one file, or all parts of a dump that makedumpfile split, in any
+// order. With --zero-excluded, memory that was left out of the dump reads as
+// zeroes, and the answers say so. --vmcoreinfo gives a dump the text that it lacks. --ram
+// says what memory a raw image has: START-END,… or a file such as the guest's
+// /proc/iomem; see [dump.ParseRAM].
 //
 // Exit status: 0 all is well, 1 a command failed or could answer only in part,
 // 2 wrong usage, 3 the dump cannot be opened or VMLINUX is not its kernel.
@@ -27,6 +33,7 @@ import (
 	"crashlab/crashkit"
 	"crashlab/crashkit/command"
 	"crashlab/crashkit/debuginfo"
+	"crashlab/crashkit/dump"
 )
 
 // The exit statuses.
@@ -51,6 +58,7 @@ type options struct {
 	sources []source // in the order given
 	json    bool
 	version bool
+	dump    dump.Options
 	paths   []string
 }
 
@@ -60,7 +68,7 @@ type source struct {
 	file string // of a -i; "" for a -c
 }
 
-const usage = "usage: crashkit [-c COMMAND]… [-i FILE] [--json] [--version] VMCORE [VMLINUX]"
+const usage = "usage: crashkit [-c COMMAND]… [-i FILE] [--json] [--zero-excluded] [--vmcoreinfo FILE] [--ram RANGES|FILE] [--version] VMCORE… [VMLINUX]"
 
 func parseArgs(args []string) (*options, error) {
 	o := &options{}
@@ -78,6 +86,22 @@ func parseArgs(args []string) (*options, error) {
 		return nil
 	})
 	fs.BoolVar(&o.json, "json", false, "answer in JSON, one object per command")
+	fs.BoolVar(&o.dump.ZeroExcluded, "zero-excluded", false, "read what was left out of the dump as zeroes")
+	fs.Func("vmcoreinfo", "use the VMCOREINFO text in this file", func(s string) (err error) {
+		o.dump.VMCoreInfo, err = readSmall(s)
+		return err
+	})
+	fs.Func("ram", "the dump is raw memory of these ranges, START-END,… or a file such as /proc/iomem", func(s string) (err error) {
+		if _, err := os.Stat(s); err == nil {
+			b, err := readSmall(s)
+			if err != nil {
+				return err
+			}
+			s = string(b)
+		}
+		o.dump.RAM, err = dump.ParseRAM(s)
+		return err
+	})
 	fs.BoolVar(&o.version, "version", false, "print the version")
 	for { // flags may stand behind the paths
 		if err := fs.Parse(args); err != nil {
@@ -93,10 +117,46 @@ func parseArgs(args []string) (*options, error) {
 	case o.version:
 	case len(o.paths) == 0:
 		return nil, errors.New("no VMCORE given")
-	case len(o.paths) > 2:
-		return nil, fmt.Errorf("unexpected argument %q", o.paths[2])
 	}
 	return o, nil
+}
+
+// maxSmall bounds the size in bytes of a file that an option names.
+const maxSmall = 1 << 20
+
+// readSmall reads a file that is not empty.
+func readSmall(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSmall+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(b) == 0:
+		return nil, fmt.Errorf("%s is empty", path)
+	case len(b) > maxSmall:
+		return nil, fmt.Errorf("%s has more than %d bytes", path, maxSmall)
+	}
+	return b, nil
+}
+
+// files tells the files of the dump from VMLINUX, which is "" if not given.
+func (o *options) files() (dumps []string, vmlinux string, err error) {
+	dumps = o.paths[:1:1]
+	for _, path := range o.paths[1:] {
+		switch {
+		case dump.IsPart(path):
+			dumps = append(dumps, path)
+		case vmlinux != "":
+			return nil, "", fmt.Errorf("unexpected argument %q", path)
+		default:
+			vmlinux = path
+		}
+	}
+	return dumps, vmlinux, nil
 }
 
 // run is main without the process: it returns the exit status.
@@ -119,16 +179,18 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, version())
 		return exitOK
 	}
-	p, err := crashkit.Open(o.paths[0])
+	dumps, vmlinux, err := o.files()
+	if err != nil {
+		fmt.Fprintf(stderr, "crashkit: %v\n%s\n", err, usage)
+		return exitUsage
+	}
+	o.dump.Notify = func(s string) { fmt.Fprintf(stderr, "crashkit: %s\n", command.Printable(s)) }
+	p, err := crashkit.OpenFiles(dumps, o.dump)
 	if err != nil {
 		fmt.Fprintf(stderr, "crashkit: %v\n", err)
 		return exitOpen
 	}
 	defer p.Close()
-	vmlinux := ""
-	if len(o.paths) == 2 {
-		vmlinux = o.paths[1]
-	}
 	debug := debuginfo.New(p, o.paths[0], vmlinux)
 	defer debug.Close()
 	if vmlinux != "" {
@@ -138,7 +200,7 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 		}
 	}
 	s := &session{
-		env:    command.NewEnv(p, o.paths[0]),
+		env:    command.NewEnv(p, strings.Join(dumps, " ")),
 		stdout: stdout,
 		stderr: stderr,
 		json:   o.json,
@@ -251,6 +313,11 @@ func (s *session) line(ctx context.Context, line string) bool {
 		s.warn(fmt.Errorf("write the answer: %w", err))
 		s.status = exitFailed
 		return false
+	}
+	if !s.json {
+		for _, n := range a.Notes {
+			fmt.Fprintf(s.stderr, "crashkit: %s: %s\n", a.Command, n)
+		}
 	}
 	if a.Err != nil {
 		s.status = exitFailed

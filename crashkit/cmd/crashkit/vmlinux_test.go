@@ -58,7 +58,7 @@ func TestVMLinux(t *testing.T) {
 	}{
 		{"the same", vmlinux(t, id), exitOK, nil},
 		{"another", vmlinux(t, "00"+id[2:]), exitOpen, []string{id, "00" + id[2:], "not the kernel of this dump"}},
-		{"no ELF file", dump, exitOpen, []string{"bad magic number"}},
+		{"no ELF file", "vmlinux_test.go", exitOpen, []string{"bad magic number"}},
 		{"none", "nothing", exitOpen, []string{"no such file"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
