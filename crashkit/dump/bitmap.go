@@ -21,6 +21,7 @@ type bitmap struct {
 // lineBytes. It takes a 32nd of the space of the blocks that were looked into.
 type ranks struct {
 	count  sync.Once
+	before func()                       // called before all is counted
 	blocks []uint64                     // members before each block
 	lines  []atomic.Pointer[lineCounts] // nil in those never asked for
 }
@@ -33,10 +34,11 @@ const (
 // lineCounts has the number of members of a block before each of its lines.
 type lineCounts [blockBytes / lineBytes]uint16
 
-func newBitmap(b []byte) bitmap { return bitmap{b, new(ranks)} }
+func newBitmap(b []byte) bitmap { return bitmap{b, &ranks{before: func() {}}} }
 
 // countBlocks fills in blocks.
 func (m bitmap) countBlocks() {
+	m.r.before()
 	n := len(m.b)/blockBytes + 1
 	m.r.lines = make([]atomic.Pointer[lineCounts], n)
 	m.r.blocks = make([]uint64, 0, n)

@@ -49,6 +49,11 @@ func explore(t testing.TB, b []byte) map[addr.PFN][]byte {
 	if err != nil {
 		return nil
 	}
+	return exploreImage(t, img)
+}
+
+// exploreImage asks for everything in an image, as explore does.
+func exploreImage(t testing.TB, img *dump.Image) map[addr.PFN][]byte {
 	img.Info()
 	img.Notes()
 	img.PRStatus()

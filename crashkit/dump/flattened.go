@@ -124,3 +124,5 @@ func (f *flattenedSource) readAt(off int64, b []byte) error {
 	}
 	return nil
 }
+
+func (f *flattenedSource) prefetch(int64, int64) {}

@@ -249,7 +249,9 @@ func (k *kdumpMemory) readBitmaps(off int64, size uint64) error {
 		if err != nil {
 			return bitmap{}, fmt.Errorf("read page bitmap at %#x: %w", at, err)
 		}
-		return newBitmap(b), nil
+		m := newBitmap(b)
+		m.r.before = func() { k.src.prefetch(at, int64(n)) }
+		return m, nil
 	}
 	var err error
 	switch {

@@ -22,6 +22,8 @@ type source interface {
 	view(off int64, n int) ([]byte, error)
 	// readAt reads all of b from off, with the same error.
 	readAt(off int64, b []byte) error
+	// prefetch is a hint that n bytes at off will be viewed at once.
+	prefetch(off, n int64)
 }
 
 // inside reports whether the n bytes at off are all within size bytes.
@@ -45,6 +47,15 @@ func (m mappedSource) readAt(off int64, b []byte) error {
 	}
 	copy(b, m[off:])
 	return nil
+}
+
+// prefetch maps the pages in one go: to fault them in one by one takes three
+// times as long as what is done with them. Linux can since v5.14.
+func (m mappedSource) prefetch(off, n int64) {
+	from := off &^ int64(os.Getpagesize()-1)
+	if inside(from, n+off-from, m.size()) && n > 0 {
+		_ = unix.Madvise(m[from:off+n], unix.MADV_POPULATE_READ) // only a hint
+	}
 }
 
 // readerSource is a file that cannot be mapped.
@@ -76,6 +87,8 @@ func (s *readerSource) readAt(off int64, b []byte) error {
 	}
 	return err
 }
+
+func (s *readerSource) prefetch(int64, int64) {}
 
 // openSource takes f over: the returned function closes it. A regular file is
 // mapped; anything else that can be read at an offset, such as a block device,

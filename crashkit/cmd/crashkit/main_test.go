@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"testing"
 
@@ -14,16 +15,16 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs the program on the shared dump, which the scripts see as
-// "vmcore". LAB_UPDATE=1 rewrites what they expect.
+// "vmcore", and on that of a running guest, "qemu". LAB_UPDATE=1 rewrites what they expect.
 func TestScripts(t *testing.T) {
-	dump := fixture.Path(t, fixture.NullDeref)
+	dump, qemu := fixture.Path(t, fixture.NullDeref), fixture.Path(t, fixture.QEMU)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		UpdateScripts:       os.Getenv("LAB_UPDATE") == "1",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
-			return os.Symlink(dump, env.Cd+"/vmcore")
+			return errors.Join(os.Symlink(dump, env.Cd+"/vmcore"), os.Symlink(qemu, env.Cd+"/qemu"))
 		},
 	})
 }
