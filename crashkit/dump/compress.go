@@ -8,7 +8,6 @@ import (
 	"math/bits"
 	"sync"
 
-	"github.com/anchore/go-lzo"
 	"github.com/klauspost/compress/snappy"
 	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
@@ -94,7 +93,7 @@ func (d *decoder) decode(packed []byte, flags uint32, page []byte) ([]byte, erro
 	case Zlib:
 		n, err = d.inflate(page, packed)
 	case LZO:
-		n, err = lzo.Decompress(packed, page)
+		n, err = unpackLZO(page, packed)
 	case Snappy:
 		if n, err = snappy.DecodedLen(packed); err == nil && n == d.pageSize {
 			_, err = snappy.Decode(page, packed)

@@ -356,9 +356,15 @@ func (k *kdumpMemory) pageInto(pfn addr.PFN, buf []byte) ([]byte, error) {
 	}
 	if buf == nil {
 		k.cache.put(d, b)
+	} else if d.size <= tinyPage {
+		k.cache.put(d, bytes.Clone(b))
 	}
 	return b, nil
 }
+
+// tinyPage is the size in bytes of stored pages that are worth keeping even when
+// all are read: those of zeroes, which many page frames share.
+const tinyPage = 64
 
 func (k *kdumpMemory) read(p addr.Phys, b []byte) error {
 	page, err := k.page(addr.PFN(uint64(p) / k.pageSize))

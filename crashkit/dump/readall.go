@@ -23,7 +23,7 @@ func (i *Image) ReadAll(fn func(pfn addr.PFN, page []byte, err error) error) err
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
-			buf := make([]byte, i.info.PageSize)
+			buf := make([]byte, i.info.PageSize, i.info.PageSize+spareBytes)
 			for r := range todo {
 				for pfn := r.start; pfn < r.end && failed.Load() == nil; pfn++ {
 					page, err := i.mem.pageInto(addr.PFN(pfn), buf)
@@ -46,3 +46,7 @@ func (i *Image) ReadAll(fn func(pfn addr.PFN, page []byte, err error) error) err
 	}
 	return nil
 }
+
+// spareBytes is what the zstd decoder wants to have behind its output: with it,
+// it copies without looking where the output ends.
+const spareBytes = 32
