@@ -230,12 +230,18 @@ func TestMakedumpfile(t *testing.T) {
 		file        string
 		compression string
 		flattened   bool
+		more        []string
 	}{
-		{"zlib.kdump", "zlib", false},
-		{"lzo.flattened", "lzo", true},
+		{"zlib.kdump", "zlib", false, nil},
+		{"lzo.flattened", "lzo", true, nil},
+		{"split2.kdump", "zlib", false, []string{"split3.kdump", "split1.kdump"}},
 	} {
 		t.Run(test.file, func(t *testing.T) {
-			img, err := dump.Open("testdata/makedumpfile/" + test.file)
+			var paths []string
+			for _, name := range append([]string{test.file}, test.more...) {
+				paths = append(paths, "testdata/makedumpfile/"+name)
+			}
+			img, err := dump.OpenFiles(paths, dump.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
