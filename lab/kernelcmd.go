@@ -144,9 +144,9 @@ func describe(w io.Writer, k *kernels.Kernel) error {
 		return blame.New(blame.Infrastructure, "read the kernel", err)
 	}
 	row("image", "%s (%.1f MB)", k.Image, float64(fi.Size())/1e6)
-	for name, path := range map[string]string{"vmlinux": k.VMLinux, "System.map": k.SystemMap} {
-		if path != "" {
-			row(name, "%s", path)
+	for _, f := range [][2]string{{"vmlinux", k.VMLinux}, {"System.map", k.SystemMap}} {
+		if f[1] != "" {
+			row(f[0], "%s", f[1])
 		}
 	}
 	row("config", "%s", k.Config)
@@ -204,23 +204,22 @@ func (l *Lab) KernelInstall(ctx context.Context, w io.Writer, spec, dir string) 
 		return err
 	}
 	const doing = "install the kernel"
-	for from, to := range map[string]string{
-		k.Image: "boot/vmlinuz-" + k.Release, k.Config: "boot/config-" + k.Release, k.SystemMap: "boot/System.map-" + k.Release,
-	} {
-		if from == "" {
+	if err := os.MkdirAll(filepath.Join(dir, "boot"), 0o755); err != nil {
+		return blame.New(blame.Infrastructure, doing, err)
+	}
+	for _, f := range [][2]string{{k.Image, "vmlinuz-"}, {k.Config, "config-"}, {k.SystemMap, "System.map-"}} {
+		if f[0] == "" {
 			continue
 		}
-		b, err := os.ReadFile(from)
+		to := filepath.Join(dir, "boot", f[1]+k.Release)
+		b, err := os.ReadFile(f[0])
 		if err == nil {
-			err = os.MkdirAll(filepath.Join(dir, "boot"), 0o755)
-		}
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, to), b, 0o644)
+			err = os.WriteFile(to, b, 0o644)
 		}
 		if err != nil {
 			return blame.New(blame.Infrastructure, doing, err)
 		}
-		fmt.Fprintln(w, filepath.Join(dir, to))
+		fmt.Fprintln(w, to)
 	}
 	to := filepath.Join(dir, "lib/modules", k.Release)
 	if err := os.RemoveAll(to); err != nil {

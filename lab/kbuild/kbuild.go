@@ -212,7 +212,7 @@ func (b *Builder) ObjectDir(src Source, w *Want) (string, error) {
 		return "", err
 	}
 	h := sha256.New()
-	fmt.Fprintf(h, "%q %q %q", src.ID, id, b.Toolchain.ID())
+	fmt.Fprintf(h, "2 %q %q %q", src.ID, id, b.Toolchain.ID()) // 2: changes with flags and environment
 	return filepath.Join(b.Work, src.Version+w.Suffix+"-"+hex.EncodeToString(h.Sum(nil)[:6])), nil
 }
 
@@ -273,15 +273,17 @@ func (o *object) environment() []string {
 		"KBUILD_BUILD_VERSION=1",
 	}
 	if o.Toolchain.CCache != "" {
-		// The flags and the working directory have the place of the tree, the objects do not.
-		env = append(env, "CCACHE_BASEDIR="+filepath.Dir(filepath.Clean(o.dir)), "CCACHE_NOHASHDIR=1")
+		// The directory that make works in leaves no trace in the objects. With
+		// CCACHE_BASEDIR, however, they would name their sources by other paths.
+		env = append(env, "CCACHE_NOHASHDIR=1", "CCACHE_BASEDIR=")
 	}
 	return env
 }
 
 // argv returns the command line of make for targets.
 func (o *object) argv(targets ...string) []string {
-	flags := fmt.Sprintf("-ffile-prefix-map=%s=. -ffile-prefix-map=%s=.", o.src.Dir, o.dir)
+	// Sources are named as in the tree: "kernel/panic.c".
+	flags := fmt.Sprintf("-ffile-prefix-map=%s/= -ffile-prefix-map=%s=.", o.src.Dir, o.dir)
 	cc := "gcc"
 	if o.Toolchain.CCache != "" {
 		cc = "ccache gcc"

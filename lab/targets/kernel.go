@@ -2,11 +2,13 @@ package targets
 
 import (
 	"context"
+	"fmt"
 	"os"
 
 	"github.com/magefile/mage/mg"
 
 	"crashlab/lab"
+	"crashlab/lab/doctor"
 )
 
 // Kernel is the namespace of the targets about kernels. The kernel is that of
@@ -70,10 +72,15 @@ func withLab(f func(*lab.Lab) error) error {
 	return exit(err)
 }
 
-// Built builds kernels for real and crashes them: half an hour of processor time.
+// Built builds kernels for real, and crashes them: an hour the first time.
 func Built(ctx context.Context) error {
-	if err := ready(ctx); err != nil {
+	o, err := doctorOptions()
+	if err != nil {
 		return exit(err)
 	}
-	return tool(ctx, "go", "test", "-tags", "built", "-count=1", "-timeout=90m", "-v", "./lab/kbuild/...", "./lab/kernels/...")
+	o.Build, o.Packers = true, []string{"gzip", "bzip2", "xz", "lzop", "lz4", "zstd"}
+	if err := doctor.New().Ensure(ctx, o, func(line string) { fmt.Println(line) }); err != nil {
+		return exit(err)
+	}
+	return tool(ctx, "go", "test", "-tags", "lab,built", "-count=1", "-timeout=3h", "-v", "-run", "^TestBuilt", "./lab")
 }
