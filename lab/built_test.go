@@ -25,8 +25,8 @@ import (
 // These tests build kernels: the first time, some ten minutes of processor time
 // for each. What is built stays in the cache.
 
-// builtKernel builds spec, or takes it from the user's cache.
-func builtKernel(t *testing.T, spec string) (*kernels.Kernel, *kbuild.Result) {
+// fetchBuilt builds spec, or takes it from the user's cache.
+func fetchBuilt(t *testing.T, spec string) (*kernels.Kernel, *kbuild.Result) {
 	t.Helper()
 	k, err := kernels.New(userStore(t), nil, nil).Fetch(t.Context(), spec)
 	if err != nil {
@@ -79,7 +79,7 @@ func TestBuiltScenario(t *testing.T) {
 
 // What is promised of the lab's kernel.
 func TestBuiltLab(t *testing.T) {
-	k, r := builtKernel(t, "source:6.1")
+	k, r := fetchBuilt(t, "source:6.1")
 	t.Logf("%+v", *r)
 	if r.ImageBytes > 8<<20 {
 		t.Errorf("the image has %d bytes; want at most 8 MiB", r.ImageBytes)
@@ -95,7 +95,7 @@ func TestBuiltLab(t *testing.T) {
 		t.Error(l)
 	}
 	began := time.Now()
-	builtKernel(t, "source:6.1")
+	fetchBuilt(t, "source:6.1")
 	if d := time.Since(began); d > 3*time.Second {
 		t.Errorf("with nothing changed it took %v; want at most 3 s", d)
 	}
@@ -103,13 +103,13 @@ func TestBuiltLab(t *testing.T) {
 
 // Another compression repeats only the last step, and packs the same kernel.
 func TestBuiltCompression(t *testing.T) {
-	lab, first := builtKernel(t, "source:6.1")
+	lab, first := fetchBuilt(t, "source:6.1")
 	want := unpacked(t, lab.Image)
 	for _, c := range kconfig.Compressions() {
 		if c == "none" {
 			continue // x86 does not offer it
 		}
-		k, r := builtKernel(t, "source:6.1+"+string(c))
+		k, r := fetchBuilt(t, "source:6.1+"+string(c))
 		t.Logf("%-5s %8d bytes, image step %v, %d files compiled", c, r.ImageBytes, r.ImageWall, r.Compiled)
 		if r.Compression != c || r.Release != first.Release || r.BuildID != first.BuildID {
 			t.Errorf("%s: compression %s, release %s, build ID %s; want the same kernel (%s, %s)", c, r.Compression, r.Release, r.BuildID, first.Release, first.BuildID)
@@ -140,7 +140,7 @@ func unpacked(t *testing.T, image string) [32]byte {
 // A build that is interrupted goes on; built elsewhere, and without ccache, the
 // kernel is the same to the last byte.
 func TestBuiltAgain(t *testing.T) {
-	lab, first := builtKernel(t, "source:6.1")
+	lab, first := fetchBuilt(t, "source:6.1")
 	b, src, want, err := kernels.New(userStore(t), nil, nil).Prepare(t.Context(), "source:6.1")
 	if err != nil {
 		t.Fatal(err)

@@ -199,6 +199,7 @@ type object struct {
 // The files beside the kernel's in an object tree.
 const (
 	askedFile  = "crashlab.asked"
+	paholeFile = "crashlab-pahole"
 	configLog  = "crashlab-config.log"
 	buildLog   = "crashlab-build.log"
 	imageLog   = "crashlab-image.log"
@@ -212,9 +213,19 @@ func (b *Builder) ObjectDir(src Source, w *Want) (string, error) {
 		return "", err
 	}
 	h := sha256.New()
-	fmt.Fprintf(h, "2 %q %q %q", src.ID, id, b.Toolchain.ID()) // 2: changes with flags and environment
+	fmt.Fprintf(h, "3 %q %q %q", src.ID, id, b.Toolchain.ID()) // 3: changes with flags and environment
 	return filepath.Join(b.Work, src.Version+w.Suffix+"-"+hex.EncodeToString(h.Sum(nil)[:6])), nil
 }
+
+// pahole runs pahole without the option -j, which the kernel gives it: several
+// threads put the types in another order each time.
+const pahole = `#!/bin/sh
+for a; do
+	shift
+	[ "$a" = -j ] || set -- "$@" "$a"
+done
+exec pahole "$@"
+`
 
 // open locks the object tree of w and waits for whoever has it.
 func (b *Builder) open(ctx context.Context, src Source, w *Want) (*object, error) {
@@ -244,6 +255,10 @@ func (b *Builder) open(ctx context.Context, src Source, w *Want) (*object, error
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
+		return nil, blame.New(blame.Infrastructure, doing, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, paholeFile), []byte(pahole), 0o755); err != nil {
+		l.Close()
 		return nil, blame.New(blame.Infrastructure, doing, err)
 	}
 	return &object{b, src, w, dir, func() { l.Close() }}, nil
@@ -288,8 +303,12 @@ func (o *object) argv(targets ...string) []string {
 	if o.Toolchain.CCache != "" {
 		cc = "ccache gcc"
 	}
-	return append([]string{"make", "-C", o.src.Dir, "O=" + o.dir, "ARCH=x86_64", "CC=" + cc, "HOSTCC=" + cc,
-		"KCFLAGS=" + flags, "KAFLAGS=" + flags, "-j" + strconv.Itoa(o.jobs())}, targets...)
+	argv := []string{"make", "-C", o.src.Dir, "O=" + o.dir, "ARCH=x86_64", "CC=" + cc, "HOSTCC=" + cc,
+		"KCFLAGS=" + flags, "KAFLAGS=" + flags, "-j" + strconv.Itoa(o.jobs())}
+	if o.Toolchain.Pahole != "" {
+		argv = append(argv, "PAHOLE="+filepath.Join(o.dir, paholeFile))
+	}
+	return append(argv, targets...)
 }
 
 // Configured is a configuration that kconfig has made of what was asked for.

@@ -158,7 +158,7 @@ func (b *built) resolve(ctx context.Context, spec, want string, fresh bool) (*Pl
 
 // buildVersion is part of the key of built kernels; it changes when building
 // does something else than before.
-const buildVersion = "2"
+const buildVersion = "3"
 
 // adopted returns the plan for a tree in which a kernel is built already, and
 // for which the spec asks nothing else; nil if it is not so.
