@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"crashlab/kconfig"
 	"crashlab/lab/blame"
 	"crashlab/qemu"
 )
@@ -91,5 +92,19 @@ func TestHashFiles(t *testing.T) {
 	}
 	if _, err := hashFiles(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("hashFiles of nothing: %v; want %v", err, os.ErrNotExist)
+	}
+}
+
+// A kernel that reads the MP table keeps room for all processors when it captures.
+func TestCaptureCmdline(t *testing.T) {
+	for config, want := range map[string]string{"CONFIG_ACPI=y\n": " nr_cpus=1 ", "CONFIG_X86_MPPARSE=y\n": " maxcpus=1 ", "CONFIG_X86_MPPARSE=y\nCONFIG_ACPI=y\n": " maxcpus=1 "} {
+		c, err := kconfig.Parse(strings.NewReader(config))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := captureCmdline(c)
+		if !strings.Contains(got, want) || strings.Contains(got, "nr_cpus=") && strings.Contains(got, "maxcpus=") {
+			t.Errorf("captureCmdline(%q) = %q; want%sand no other", config, got, want)
+		}
 	}
 }

@@ -334,3 +334,23 @@ func BenchmarkEnsureComplete(b *testing.B) {
 		_ = missing(d.required(all))
 	}
 }
+
+// What a build of a kernel lacks is known by name, and by package.
+func TestBuildNeeds(t *testing.T) {
+	m := complete()
+	o := Options{Kernel: "source:6.1", Build: true, Menu: true, Packers: []string{"lzop", "xz"}}
+	got := make(map[string]string)
+	for _, c := range missing(m.doctor().required(o)) {
+		got[c.Name] = c.Package
+	}
+	want := map[string]string{
+		"flex": "flex", "bison": "bison", "bc": "bc", "rsync": "rsync", "cpio": "cpio", "pahole": "dwarves", "xz": "xz-utils", "lzop": "lzop",
+		"libelf headers": "libelf-dev", "libssl headers": "libssl-dev", "ncurses headers": "libncurses-dev",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("missing for a build (-want +got):\n%s", diff)
+	}
+	if lacking := missing(m.doctor().required(Options{Kernel: "debian"})); len(lacking) > 0 {
+		t.Errorf("missing without a build: %v; want nothing", lacking)
+	}
+}
