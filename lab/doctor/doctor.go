@@ -131,13 +131,13 @@ func buildNeeds(o Options) []need {
 			packages: map[string]string{"apt-get": "libssl-dev", "dnf": "openssl-devel", "zypper": "libopenssl-devel", "pacman": "openssl"}},
 		{name: "libc headers", files: []string{"/usr/include/stdlib.h"}, why: "the kernel's build compiles programs for itself",
 			packages: map[string]string{"apt-get": "libc6-dev", "dnf": "glibc-devel", "zypper": "glibc-devel", "pacman": "glibc"}},
-		{name: "xz", programs: []string{"xz"}, why: "unpacks the kernel's sources",
-			packages: map[string]string{"apt-get": "xz-utils", "dnf": "xz", "zypper": "xz", "pacman": "xz"}},
 	}
 	for _, p := range o.Packers {
-		if p != "xz" {
-			ns = append(ns, same("packs the kernel's image", p))
+		n := same("packs the kernel's image", p)
+		if p == "xz" {
+			n.packages["apt-get"] = "xz-utils"
 		}
+		ns = append(ns, n)
 	}
 	if o.Menu {
 		ns = append(ns, need{name: "ncurses headers", files: []string{"/usr/include/ncurses.h"}, why: "draws the menus",

@@ -11,8 +11,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"crashlab/internal/execx"
+	"crashlab/internal/unpack"
 	"crashlab/lab/blame"
 	"crashlab/lab/kbuild"
 	"crashlab/lab/store"
@@ -154,11 +156,36 @@ func (d debianTrees) unpackSource(ctx context.Context, pkg Package, dir string) 
 	if err := os.Mkdir(linux, 0o755); err != nil {
 		return err
 	}
-	_, err = execx.Run(ctx, execx.Cmd{Argv: []string{"tar", "-xJf", found[0], "-C", linux, "--strip-components=1", "--no-same-owner"}})
-	if err != nil && ctx.Err() == nil {
+	if err := d.unpackTree(ctx, found[0], linux, doing); err != nil && ctx.Err() == nil {
 		return blame.New(blame.Infrastructure, doing, err)
 	}
-	return err
+	return ctx.Err()
+}
+
+// unpackTree unpacks an archive of the sources, without its first directory.
+func (d debianTrees) unpackTree(ctx context.Context, archive, dir, doing string) error {
+	f, err := os.Open(archive)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	var done atomic.Int64
+	r, err := unpack.Open(ctx, &counted{f, func(n int) { d.progress(doing, done.Add(int64(n)), fi.Size()) }}, fi.Size())
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	tree := &unpack.Tree{Root: root, Strip: 1}
+	return errors.Join(unpack.Tar(r, tree.Add), tree.Close())
 }
 
 // ownTrees provides trees of the user's own.
