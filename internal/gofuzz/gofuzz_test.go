@@ -69,3 +69,22 @@ func FuzzFails(f *testing.F) {
 		}
 	}
 }
+
+func TestEndedByClock(t *testing.T) {
+	for _, tt := range []struct {
+		name, text string
+		want       bool
+	}{
+		{"the clock", "fuzz: elapsed: 3s, execs: 40304 (0/sec), new interesting: 104 (total: 108)\n" +
+			"--- FAIL: FuzzA (3.20s)\n    context deadline exceeded\nFAIL\nexit status 1\nFAIL\tfuzzed\t3.202s\n", true},
+		{"a failure of that name", "--- FAIL: FuzzA (3.20s)\n    --- FAIL: FuzzA (0.00s)\n        a_test.go:3: context deadline exceeded\n    \n" +
+			"    Failing input written to testdata/fuzz/FuzzA/0123\nFAIL\n", false},
+		{"a panic beside it", "panic: planted\n--- FAIL: FuzzA (3.20s)\n    context deadline exceeded\nFAIL\n", false},
+		{"another complaint", "--- FAIL: FuzzA (3.20s)\n    fuzzing process hung or terminated unexpectedly\nFAIL\n", false},
+		{"none", "PASS\nok  \tfuzzed\t3.202s\n", false},
+	} {
+		if got := endedByClock(tt.text); got != tt.want {
+			t.Errorf("%s: endedByClock = %v; want %v", tt.name, got, tt.want)
+		}
+	}
+}
