@@ -7,6 +7,8 @@ import (
 	"bufio"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,7 +17,8 @@ import (
 )
 
 // Checked counts what was compared. A comparison of nothing proves nothing, so
-// Compare reports a difference for each count that is 0.
+// Compare reports a difference for each count that is 0, but for modules: a
+// kernel may have none.
 type Checked struct {
 	Symbols int // lines of kallsyms
 	Modules int // lines of modules
@@ -36,8 +39,7 @@ func Compare(proc fs.FS, console string, p *crashkit.Program) (Checked, []string
 	c.traces(console)
 	c.stacks()
 	for what, n := range map[string]int{
-		"symbols": c.checked.Symbols, "modules": c.checked.Modules, "threads": c.checked.Threads, "frames": c.checked.Frames,
-		"stacks": c.checked.Stacks,
+		"symbols": c.checked.Symbols, "threads": c.checked.Threads, "frames": c.checked.Frames, "stacks": c.checked.Stacks,
 	} {
 		if n == 0 {
 			c.differ("no %s were compared", what)
@@ -127,6 +129,7 @@ func (c *comparison) symbols() {
 	}
 }
 
+// modules compares the lists of modules.
 func (c *comparison) modules() {
 	mods, err := kernel.Modules(c.p)
 	if err != nil {
@@ -151,6 +154,12 @@ func (c *comparison) modules() {
 		if got := fmt.Sprintf("%s %d %#x", m.Name, m.Size, uint64(m.Base)); !ok || got != strings.Join([]string{f[0], f[1], f[5]}, " ") {
 			c.differ("modules: the dump has %q, the guest %q", got, strings.TrimSpace(line))
 		}
+		delete(have, f[0])
+	}
+	// A kernel may have all built in, and list none. What was loaded after the
+	// recording is the one that crashed.
+	if len(have) > 1 {
+		c.differ("modules: the guest has none of %v", slices.Sorted(maps.Keys(have)))
 	}
 }
 
