@@ -112,12 +112,17 @@ func (x Expectation) errorAt(p syntax.Position, format string, args ...any) *Err
 	return &Error{Expectation: x, Line: max(x.Line, 1) + line - 1, Col: max(col, 1), Msg: fmt.Sprintf(format, args...)}
 }
 
+// newlines makes the ends of lines one byte each, which is how the parser
+// counts them.
+var newlines = strings.NewReplacer("\r\n", "\n", "\r", "\n")
+
 // compile parses x and checks it against the schema.
 func compile(x Expectation, schema reflect.Type) (compiled, []error) {
 	start := syntax.MakePosition(nil, 1, 2)
 	if strings.TrimSpace(x.Expr) == "" {
 		return compiled{}, []error{x.errorAt(start, "the expression is empty")}
 	}
+	x.Expr = newlines.Replace(x.Expr)
 	wrapped := "(" + x.Expr + "\n)"
 	expr, err := options.ParseExpr("", wrapped, 0)
 	if err != nil {
