@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/gofrs/flock"
 )
 
 // Client downloads files. The zero value is useful.
@@ -37,13 +39,22 @@ type state struct {
 // File downloads the same file from the first of urls that has it to the file called name,
 // unless that exists. What was received of it is kept in name.part, also when
 // ctx ends, and the next call goes on there if the server says that its file is
-// the same. The error has the reasons of all places.
+// the same. The error has the reasons of all places. Of two calls for the same
+// name, in this process or another, one waits; name.lock stays behind.
 func (c *Client) File(ctx context.Context, urls []string, name string) error {
 	if _, err := os.Stat(name); err == nil {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
+	}
+	lock := flock.New(name + ".lock")
+	defer lock.Close()
+	if _, err := lock.TryLockContext(ctx, 50*time.Millisecond); err != nil {
+		return err
+	}
+	if _, err := os.Stat(name); err == nil { // while we waited
+		return nil
 	}
 	part, err := os.OpenFile(name+".part", os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {

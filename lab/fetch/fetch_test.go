@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -193,6 +194,25 @@ func TestFileMirrors(t *testing.T) {
 	}
 	if got := good.ranges[0]; got != "bytes=300000-" {
 		t.Errorf("the last mirror was asked for %q; want what follows 300000 bytes", got)
+	}
+}
+
+// Of two calls for the same file, one downloads and the other waits.
+func TestFileTwice(t *testing.T) {
+	body := content()
+	s := &server{body: body, etag: `"a"`}
+	u, name := start(t, s), filepath.Join(t.TempDir(), "file")
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			if err := new(Client).File(t.Context(), []string{u}, name); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, body) || s.requests.Load() != 1 {
+		t.Errorf("the file has %d bytes, %v, after %d requests; want %d after one", len(got), err, s.requests.Load(), len(body))
 	}
 }
 

@@ -14,9 +14,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
+	"crashlab/internal/pgp"
 	"crashlab/internal/unpack"
 	"crashlab/lab/blame"
 	"crashlab/lab/fetch"
@@ -109,10 +111,12 @@ func newest(sums map[Version]string, want string) (Release, error) {
 func (s *Site) sums(ctx context.Context, major int) (map[Version]string, error) {
 	doing := fmt.Sprintf("get the list of releases v%d.x", major)
 	kept := filepath.Join(s.Dir, fmt.Sprintf("v%d.x-sha256sums.asc", major))
-	text, err := os.ReadFile(kept)
-	if fi, serr := os.Stat(kept); err == nil && serr == nil && time.Since(fi.ModTime()) < sumsLast {
-		if sums, err := s.verifySums(text); err == nil {
-			return sums, nil
+	var old map[Version]string // the list of an earlier day
+	if text, err := os.ReadFile(kept); err == nil {
+		if old, err = s.verifySums(text); err != nil {
+			old = nil
+		} else if fi, err := os.Stat(kept); err == nil && time.Since(fi.ModTime()) < sumsLast {
+			return old, nil
 		}
 	}
 	s.progress(doing, 0, 0)
@@ -132,21 +136,30 @@ func (s *Site) sums(ctx context.Context, major int) (map[Version]string, error) 
 		}
 		errs = append(errs, err)
 	}
-	err = errors.Join(errs...)
-	e := blame.New(blame.Infrastructure, doing, errUnreachable(errs))
+	err := errUnreachable(errs)
+	if old != nil && errors.Is(err, ErrUnreachable) {
+		s.log("taking an older list of releases: %v", err)
+		return old, nil
+	}
+	e := blame.New(blame.Infrastructure, doing, err)
 	for _, err := range errs {
 		e.Look = append(e.Look, err.Error())
 	}
-	if errors.Is(err, fetch.ErrNotFound) && len(errs) > 0 {
-		e.Err = fmt.Errorf("%w: %w", fetch.ErrNotFound, errs[0])
-	}
-	return nil, e.WithHint("is the network up? mirrors in the settings names other places, and \"none\" takes the distribution's packages")
+	return nil, e.WithHint("is the network up? CRASHLAB_MIRRORS names other places, and \"none\" takes the distribution's packages")
 }
 
-// errUnreachable sums up why no mirror served.
+// errUnreachable sums up why no mirror served. It wraps ErrUnreachable unless one
+// has a list that somebody else signed, or has no such folder.
 func errUnreachable(errs []error) error {
 	if len(errs) == 0 {
 		return fmt.Errorf("%w: none is set", ErrUnreachable)
+	}
+	for _, reason := range []error{pgp.ErrBad, pgp.ErrUnknownKey, fetch.ErrNotFound} {
+		for _, err := range errs {
+			if errors.Is(err, reason) {
+				return err
+			}
+		}
 	}
 	return fmt.Errorf("%w: %w", ErrUnreachable, errs[0])
 }
@@ -195,11 +208,11 @@ func (s *Site) Unpack(ctx context.Context, rel Release, dir string) error {
 		}
 		return blame.New(blame.Infrastructure, doing, err)
 	}
-	name := filepath.Join(s.Dir, fmt.Sprintf("linux-%s.tar.xz", rel.Version))
+	name := s.kept(rel, ".tar.xz")
 	if err := s.download(ctx, rel, name); err != nil {
 		return fail(err)
 	}
-	sig, err := s.client("").Bytes(ctx, s.urls(rel.Version.major(), fmt.Sprintf("linux-%s.tar.sign", rel.Version)), 1<<20)
+	sig, err := s.signature(ctx, rel)
 	if err != nil {
 		return fail(fmt.Errorf("signature: %w", err))
 	}
@@ -211,7 +224,23 @@ func (s *Site) Unpack(ctx context.Context, rel Release, dir string) error {
 	if err := s.unpack(ctx, f, sig, dir); err != nil {
 		return fail(fmt.Errorf("linux-%s.tar.xz: %w", rel.Version, err))
 	}
+	if err := keep(s.kept(rel, ".tar.sign"), sig); err != nil {
+		return fail(err)
+	}
 	return nil
+}
+
+// kept returns the name of a file of rel among the downloads.
+func (s *Site) kept(rel Release, ext string) string {
+	return filepath.Join(s.Dir, "linux-"+string(rel.Version)+ext)
+}
+
+// signature returns the archive's, which was kept if it was right before.
+func (s *Site) signature(ctx context.Context, rel Release) ([]byte, error) {
+	if sig, err := os.ReadFile(s.kept(rel, ".tar.sign")); err == nil {
+		return sig, nil
+	}
+	return s.client("").Bytes(ctx, s.urls(rel.Version.major(), fmt.Sprintf("linux-%s.tar.sign", rel.Version)), 1<<20)
 }
 
 // download gets the archive and compares its sum. What has another is removed.
@@ -283,15 +312,16 @@ func (s *Site) unpack(ctx context.Context, f *os.File, sig []byte, dir string) e
 	defer root.Close()
 
 	signed, verify := io.Pipe()
-	verdict := make(chan error, 1)
-	go func() {
+	var verdict error
+	var wg sync.WaitGroup
+	wg.Go(func() {
 		who, err := s.Keys.Releases.Verify(signed, sig)
 		if err == nil {
 			s.log("%s is signed by %s", filepath.Base(f.Name()), who)
 		}
 		_, cerr := io.Copy(io.Discard, signed) // the writer must not wait for who has given up
-		verdict <- errors.Join(err, cerr)
-	}()
+		verdict = errors.Join(err, cerr)
+	})
 	done := int64(0)
 	doing := "unpack " + filepath.Base(f.Name())
 	tee := io.TeeReader(&watched{r, func(n int) {
@@ -304,11 +334,12 @@ func (s *Site) unpack(ctx context.Context, f *os.File, sig []byte, dir string) e
 	err = errors.Join(unpack.Tar(tee, tree.Add), tree.Close())
 	if err != nil {
 		verify.CloseWithError(err)
-		<-verdict
+		wg.Wait()
 		return err
 	}
 	verify.Close()
-	return <-verdict
+	wg.Wait()
+	return verdict
 }
 
 // room refuses to begin what the disk has no room for: size bytes in files.
