@@ -390,8 +390,11 @@ func (t *triage) whose() string {
 		return t.module(f.Module)
 	}
 	frames := f.Frames
-	if f.Blamed.Task.PID != 0 {
+	switch {
+	case f.Blamed.Task.PID != 0:
 		frames = f.Blamed.Frames
+	case f.Access == "exec" && f.Symbol == "" && len(frames) > 1 && frames[1].Module != "":
+		return t.module(frames[1].Module) // that called nowhere
 	}
 	for _, fr := range frames {
 		if fr.Module != "" {

@@ -159,7 +159,7 @@ func TestVerdict(t *testing.T) {
 				What:  "a jump to a NULL pointer",
 				Where: "0x0",
 				Why:   "caller+0x15 called a function through a pointer that holds 0",
-				Whose: "the kernel's own code, called by module mine (proprietary, out of tree)",
+				Whose: "module mine (proprietary, out of tree)",
 			},
 		},
 		{
