@@ -54,7 +54,7 @@ func (l *Lab) sources(ctx context.Context, spec string, stage *ui.Stage, menu bo
 		} else {
 			stage.Note("%s", doing)
 		}
-	}, l.Settings.Mirrors...), nil
+	}), nil
 }
 
 // prepare says how the kernel of spec is built.

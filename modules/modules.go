@@ -6,5 +6,5 @@ import "embed"
 
 // FS has the sources of module NAME in the directory NAME.
 //
-//go:embed nullderef
+//go:embed badcall bug hungtask irqcrash nmicrash nullderef softlockup stackoverflow warn
 var FS embed.FS

@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -32,49 +33,33 @@ func TestBuiltin(t *testing.T) {
 			t.Errorf("%s: the lesson has %d answers; want 3", s.Name, n)
 		}
 	}
-	if diff := cmp.Diff([]string{"nullderef", "sysrq"}, names); diff != "" {
+	if diff := cmp.Diff([]string{
+		"badcall", "bug", "hungtask", "irqcrash", "nmicrash", "nullderef", "softlockup", "stackoverflow", "sysrq", "warn",
+	}, names); diff != "" {
 		t.Errorf("names (-want +got):\n%s", diff)
 	}
 }
 
-// crashes are what the facts should be, in short, for each built-in scenario.
-func crashes() map[string]*facts.Facts {
-	task := facts.Task{PID: 60, PPID: 1, Comm: "trigger", Running: true}
-	frames := func(names ...string) (list []facts.Frame) {
-		for _, n := range names {
-			list = append(list, facts.Frame{Symbol: n, Offset: 0x10})
+// crashes returns the facts of a real crash for each built-in scenario.
+func crashes(t *testing.T) map[string]*facts.Facts {
+	t.Helper()
+	files, err := filepath.Glob("testdata/*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]*facts.Facts)
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
 		}
-		return list
-	}
-	trace := func(names ...string) (list []facts.TraceLine) {
-		for _, n := range names {
-			list = append(list, facts.TraceLine{Symbol: n, Offset: 0x10, Reliable: true}, facts.TraceLine{Symbol: "stale"})
+		f := new(facts.Facts)
+		if err := json.Unmarshal(b, f); err != nil {
+			t.Fatalf("%s: %v", file, err)
 		}
-		return list
+		all[strings.TrimSuffix(filepath.Base(file), ".json")] = f
 	}
-	null := &facts.Facts{
-		Panic: facts.Panic{
-			Kind: "null-deref", Address: new(uint64(0)), ErrorCode: new(uint64(2)), Access: "write", Mode: "kernel",
-			Symbol: "hello_crash", Offset: 0x11, Module: "nullderef", IP: 0xffffffffc0598011,
-			Task: task, Frames: frames("hello_crash", "nullderef_init", "do_one_initcall", "do_init_module"),
-			KernelTrace: trace("nullderef_init", "do_one_initcall", "do_init_module"),
-			Taints:      []string{"OOT_MODULE"}, TaintLetters: "O",
-		},
-		Modules: []facts.Module{{Name: "nullderef", Base: 0xffffffffc0598000, Size: 0x4000, State: "coming"}},
-		Tasks:   []facts.Task{task},
-		Log:     "nullderef: about to write through a NULL pointer\nOops: 0002\n",
-	}
-	null.Panic.Frames[0].Exception = true
-	sysrq := &facts.Facts{
-		Panic: facts.Panic{
-			Kind: "sysrq", Message: "sysrq triggered crash", Symbol: "sysrq_handle_crash", Task: task,
-			Frames:      frames("sysrq_handle_crash", "__handle_sysrq", "write_sysrq_trigger", "proc_reg_write"),
-			KernelTrace: trace("panic", "sysrq_handle_crash", "__handle_sysrq", "write_sysrq_trigger", "proc_reg_write"),
-		},
-		Tasks: []facts.Task{task},
-		Log:   "sysrq: Trigger a crash\n",
-	}
-	return map[string]*facts.Facts{"nullderef": null, "sysrq": sysrq}
+	return all
 }
 
 // TestTellsApart says that each scenario passes on its own crash and fails on each other's.
@@ -83,8 +68,12 @@ func TestTellsApart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	all := crashes(t)
 	for _, s := range list {
-		for name, f := range crashes() {
+		if all[s.Name] == nil {
+			t.Errorf("testdata has no facts of %s", s.Name)
+		}
+		for name, f := range all {
 			failed := 0
 			for _, r := range s.Expect.Run(t.Context(), f) {
 				if !r.OK {
@@ -188,18 +177,22 @@ func TestUsersOwn(t *testing.T) {
 		t.Errorf("Load(other) = %v; want an error about the name", err)
 	}
 	_, err = Load("nosuch", dir)
-	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "there are mine, nullderef, other, sysrq") {
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "there are badcall, bug, hungtask, irqcrash, mine, nmicrash, nullderef, other, softlockup, stackoverflow, sysrq, warn") {
 		t.Errorf("Load(nosuch) = %v; want those there are", err)
 	}
+	all, err := List()
+	if err != nil {
+		t.Fatal(err)
+	}
 	list, err := List(dir)
-	if len(list) != 3 || err == nil {
-		t.Errorf("List = %d scenarios, %v; want 3 and an error about other", len(list), err)
+	if len(list) != len(all)+1 || err == nil {
+		t.Errorf("List = %d scenarios, %v; want one more than the %d built-in ones, and an error about other", len(list), err, len(all))
 	}
 }
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(minimal))
-	for _, name := range []string{"nullderef", "sysrq"} {
+	for _, name := range []string{"hungtask", "nullderef", "sysrq"} {
 		data, err := builtin.ReadFile(name + "/scenario.yaml")
 		if err != nil {
 			f.Fatal(err)

@@ -4,8 +4,32 @@ package targets
 
 import "context"
 
+// Badcall crashes a real kernel: a call through a NULL pointer.
+func (Scenario) Badcall(ctx context.Context) error { return runScenario(ctx, "badcall") }
+
+// Bug crashes a real kernel: a BUG().
+func (Scenario) Bug(ctx context.Context) error { return runScenario(ctx, "bug") }
+
+// Hungtask crashes a real kernel: a task that waits for itself.
+func (Scenario) Hungtask(ctx context.Context) error { return runScenario(ctx, "hungtask") }
+
+// Irqcrash crashes a real kernel: a crash in an interrupt.
+func (Scenario) Irqcrash(ctx context.Context) error { return runScenario(ctx, "irqcrash") }
+
+// Nmicrash crashes a real kernel: a crash in an NMI.
+func (Scenario) Nmicrash(ctx context.Context) error { return runScenario(ctx, "nmicrash") }
+
 // Nullderef crashes a real kernel: a write through a NULL pointer.
 func (Scenario) Nullderef(ctx context.Context) error { return runScenario(ctx, "nullderef") }
 
+// Softlockup crashes a real kernel: a loop that never ends.
+func (Scenario) Softlockup(ctx context.Context) error { return runScenario(ctx, "softlockup") }
+
+// Stackoverflow crashes a real kernel: a kernel stack that overflows.
+func (Scenario) Stackoverflow(ctx context.Context) error { return runScenario(ctx, "stackoverflow") }
+
 // Sysrq crashes a real kernel: a crash on request.
 func (Scenario) Sysrq(ctx context.Context) error { return runScenario(ctx, "sysrq") }
+
+// Warn crashes a real kernel: a WARN() that ends the kernel.
+func (Scenario) Warn(ctx context.Context) error { return runScenario(ctx, "warn") }
