@@ -12,6 +12,7 @@ package crashkit
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -95,10 +96,21 @@ func newProgram(img *dump.Image, info *dump.VMCoreInfo) (*Program, error) {
 		p.Syms = sym.NewTable(nil)
 	}
 	if p.Types, err = p.readBTF(); err != nil {
-		p.Limits = append(p.Limits, fmt.Errorf("no types: %w", err))
+		p.Limits = append(p.Limits, fmt.Errorf("%w: %w", ErrNoTypes, err))
 		p.Types = ctype.Empty()
 	}
 	return p, nil
+}
+
+// ErrNoTypes is wrapped by the one of a Program's Limits that says why the dump has
+// no types.
+var ErrNoTypes = errors.New("no types")
+
+// SetTypes gives p the types of its kernel from elsewhere than the dump, before
+// anything else is asked of p.
+func (p *Program) SetTypes(types *ctype.Set) {
+	p.Types = types
+	p.Limits = slices.DeleteFunc(p.Limits, func(err error) bool { return errors.Is(err, ErrNoTypes) })
 }
 
 // Close releases the dump. Nothing obtained from p may be used after it.

@@ -159,12 +159,16 @@ func Problems(err error) []string {
 	if err == nil {
 		return nil
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		var all []string
-		for _, e := range joined.Unwrap() {
-			all = append(all, Problems(e)...)
-		}
-		return all
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []string{err.Error()}
 	}
-	return []string{err.Error()}
+	if each := errors.Join(joined.Unwrap()...); each == nil || err.Error() != each.Error() {
+		return []string{err.Error()} // one message about several
+	}
+	var all []string
+	for _, e := range joined.Unwrap() {
+		all = append(all, Problems(e)...)
+	}
+	return all
 }

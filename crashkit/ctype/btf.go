@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"strings"
-	"sync"
 )
 
 // The format is include/uapi/linux/btf.h (Linux v7.1) and
@@ -40,23 +39,16 @@ const (
 	kindEnum64
 )
 
-// ErrNotFound is wrapped by the errors of lookups that found nothing.
-var ErrNotFound = errors.New("not found")
-
-// Set is the types of a kernel, or of one module on top of its kernel's.
-// It is safe for concurrent use.
-type Set struct {
-	base    *Set   // the kernel's types below a module's, or nil
-	firstID uint32 // of the types in this set
+// btf is the source of types that a kernel or a module carries.
+type btf struct {
+	base    *btf   // the kernel's below a module's, or nil
+	firstID uint32 // of the types in this one
 	strBase uint32 // strings below this offset are the base's
 	types   []byte // the type section
 	strs    []byte // the string section
 	offs    []uint32
 	seed    maphash.Seed
 	slots   []uint32 // hash table of 1+index into offs, by name
-
-	mu    sync.Mutex
-	cache map[uint32]Type
 }
 
 // ParseBTF reads a kernel's BTF, or a module's on top of its kernel's, base.
@@ -77,7 +69,7 @@ func ParseBTF(data []byte, base *Set) (*Set, error) {
 		}
 		return data[start : start+uint64(size)], nil
 	}
-	s := &Set{base: base, cache: make(map[uint32]Type), seed: maphash.MakeSeed()}
+	s := &btf{seed: maphash.MakeSeed()}
 	var err error
 	if s.types, err = section(le.Uint32(data[8:]), le.Uint32(data[12:])); err != nil {
 		return nil, err
@@ -87,22 +79,22 @@ func ParseBTF(data []byte, base *Set) (*Set, error) {
 	}
 	s.firstID = 1 // 0 is void
 	if base != nil {
-		s.firstID = base.firstID + uint32(len(base.offs))
-		s.strBase = base.strBase + uint32(len(base.strs))
+		b, ok := base.src.(*btf)
+		if !ok {
+			return nil, errors.New("parse BTF: it stands on a kernel's, and that has none")
+		}
+		s.base = b
+		s.firstID = b.firstID + uint32(len(b.offs))
+		s.strBase = b.strBase + uint32(len(b.strs))
 	}
 	if err := s.index(); err != nil {
 		return nil, err
 	}
-	return s, nil
-}
-
-// Empty returns a set without types.
-func Empty() *Set {
-	return &Set{firstID: 1, slots: make([]uint32, 1), seed: maphash.MakeSeed()}
+	return newSet(s, base), nil
 }
 
 // index finds where each type starts and makes the hash table of names.
-func (s *Set) index() error {
+func (s *btf) index() error {
 	s.offs = make([]uint32, 0, len(s.types)/20)
 	named := 0
 	for off := 0; off < len(s.types); {
@@ -137,7 +129,7 @@ func (s *Set) index() error {
 	return nil
 }
 
-func (s *Set) hash(name []byte) int { return int(maphash.Bytes(s.seed, name)) & (len(s.slots) - 1) }
+func (s *btf) hash(name []byte) int { return int(maphash.Bytes(s.seed, name)) & (len(s.slots) - 1) }
 
 // rawType is a struct btf_type.
 type rawType struct {
@@ -148,7 +140,7 @@ type rawType struct {
 	data       []byte // what follows the struct
 }
 
-func (s *Set) raw(off int) rawType {
+func (s *btf) raw(off int) rawType {
 	b := s.types[off:]
 	info := binary.LittleEndian.Uint32(b[4:])
 	return rawType{
@@ -184,7 +176,7 @@ func (t rawType) extra() int {
 }
 
 // str returns the string at an offset; the empty one if there is none.
-func (s *Set) str(off uint32) []byte {
+func (s *btf) str(off uint32) []byte {
 	for ; s.base != nil && off < s.strBase; s = s.base {
 	}
 	off -= s.strBase
@@ -198,105 +190,56 @@ func (s *Set) str(off uint32) []byte {
 	return nil
 }
 
-// spellings are names of base types as people and clang write them, with gcc's.
-var spellings = map[string]string{
-	"short":              "short int",
-	"unsigned short":     "short unsigned int",
-	"unsigned":           "unsigned int",
-	"long":               "long int",
-	"unsigned long":      "long unsigned int",
-	"long long":          "long long int",
-	"unsigned long long": "long long unsigned int",
-}
-
-// Lookup returns the type called name: "struct task_struct", "union x",
-// "enum y", or the name of a typedef or base type. A name without a keyword
-// means a typedef or base type if there is one, else a struct, union or enum.
-// Where several differ it returns the first. The error wraps ErrNotFound.
-func (s *Set) Lookup(name string) (Type, error) {
-	keyword, tag, ok := strings.Cut(name, " ")
-	if !ok || keyword != "struct" && keyword != "union" && keyword != "enum" {
-		keyword, tag = "", name
-	}
-	t := s.lookup(keyword, tag)
-	if t == nil && spellings[name] != "" {
-		t = s.lookup("", spellings[name])
-	}
-	if t == nil {
-		return nil, fmt.Errorf("type %s: %w", name, ErrNotFound)
-	}
-	return t, nil
-}
-
-func (s *Set) lookup(keyword, tag string) Type {
-	var tagged Type
-	for set := s; set != nil; set = set.base {
-		for h := set.hash([]byte(tag)); set.slots[h] != 0; h = (h + 1) & (len(set.slots) - 1) {
-			i := set.slots[h] - 1
-			t := set.raw(int(set.offs[i]))
-			if string(set.str(t.name)) != tag {
-				continue
-			}
-			kind := ""
-			switch t.kind {
-			case kindStruct:
-				kind = "struct"
-			case kindUnion:
-				kind = "union"
-			case kindEnum, kindEnum64:
-				kind = "enum"
-			}
-			if kind == keyword {
-				return set.byID(set.firstID+i, 0)
-			}
-			if keyword == "" && tagged == nil {
-				tagged = set.byID(set.firstID+i, 0)
-			}
+func (s *btf) find(keyword, tag string) (id uint32, exact, ok bool) {
+	for h := s.hash([]byte(tag)); s.slots[h] != 0; h = (h + 1) & (len(s.slots) - 1) {
+		i := s.slots[h] - 1
+		t := s.raw(int(s.offs[i]))
+		if string(s.str(t.name)) != tag {
+			continue
+		}
+		kind := ""
+		switch t.kind {
+		case kindStruct:
+			kind = "struct"
+		case kindUnion:
+			kind = "union"
+		case kindEnum, kindEnum64:
+			kind = "enum"
+		}
+		if kind == keyword {
+			return s.firstID + i, true, true
+		}
+		if keyword == "" && !ok {
+			id, ok = s.firstID+i, true
 		}
 	}
-	return tagged
+	return id, false, ok
 }
 
-// Struct returns the struct or union called name (without keyword). The error
-// wraps ErrNotFound.
-func (s *Set) Struct(name string) (*Struct, error) {
-	for _, keyword := range []string{"struct ", "union "} {
-		if t, err := s.Lookup(keyword + name); err == nil {
-			return t.(*Struct), nil
-		}
-	}
-	return nil, fmt.Errorf("struct %s: %w", name, ErrNotFound)
-}
-
-// Names returns the names that Lookup knows, without keywords, in no order and
-// with repetitions.
-func (s *Set) Names() []string {
+func (s *btf) names() []string {
 	var names []string
-	for set := s; set != nil; set = set.base {
-		for _, off := range set.offs {
-			if t := set.raw(int(off)); t.indexed() {
-				names = append(names, string(set.str(t.name)))
-			}
+	for _, off := range s.offs {
+		if t := s.raw(int(off)); t.indexed() {
+			names = append(names, string(s.str(t.name)))
 		}
 	}
 	return names
 }
 
-// Enumerator returns the value of an enumerator, searching all enums.
-func (s *Set) Enumerator(name string) (uint64, bool) {
-	for set := s; set != nil; set = set.base {
-		for i, off := range set.offs {
-			// Only the enum that has it is decoded: a kernel has thousands.
-			if v := set.raw(int(off)).enumerator(set, name); v >= 0 {
-				return set.byID(set.firstID+uint32(i), 0).(*Enum).Values[v].Value, true
-			}
+func (s *btf) first() uint32 { return s.firstID }
+
+func (s *btf) enumerator(name string) (id uint32, index int, ok bool) {
+	for i, off := range s.offs {
+		// Only the enum that has it is decoded: a kernel has thousands.
+		if v := s.raw(int(off)).enumerator(s, name); v >= 0 {
+			return s.firstID + uint32(i), v, true
 		}
 	}
-	return 0, false
+	return 0, 0, false
 }
 
 // enumerator returns the index of the enumerator of that name, or -1.
-func (t rawType) enumerator(s *Set, name string) int {
+func (t rawType) enumerator(s *btf, name string) int {
 	size := 0
 	switch t.kind {
 	case kindEnum:
@@ -315,46 +258,21 @@ func (t rawType) enumerator(s *Set, name string) int {
 }
 
 // strIs reports whether the string at an offset is text.
-func (s *Set) strIs(off uint32, text string) bool {
+func (s *btf) strIs(off uint32, text string) bool {
 	for ; s.base != nil && off < s.strBase; s = s.base {
 	}
 	end := uint64(off-s.strBase) + uint64(len(text))
 	return end < uint64(len(s.strs)) && s.strs[end] == 0 && string(s.strs[off-s.strBase:end]) == text
 }
 
-// PointerTo returns the type of pointers to t.
-func (s *Set) PointerTo(t Type) *Pointer {
-	return &Pointer{Bytes: 8, target: ref{&Set{cache: map[uint32]Type{1: t}}, 1}}
-}
-
-// byID returns the type with that id, void if there is none.
-func (s *Set) byID(id uint32, depth int) Type {
-	for s.base != nil && id < s.firstID {
-		s = s.base
+func (s *btf) decode(set *Set, id uint32, depth int) Type {
+	if id < s.firstID || id-s.firstID >= uint32(len(s.offs)) {
+		return nil
 	}
-	s.mu.Lock()
-	t, ok := s.cache[id]
-	s.mu.Unlock()
-	if ok {
-		return t
-	}
-	if id < s.firstID || id-s.firstID >= uint32(len(s.offs)) || depth > maxDepth {
-		return &Void{}
-	}
-	t = s.decode(s.raw(int(s.offs[id-s.firstID])), depth)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if u, ok := s.cache[id]; ok {
-		return u // another goroutine was first; types are made once
-	}
-	s.cache[id] = t
-	return t
-}
-
-func (s *Set) decode(t rawType, depth int) Type {
+	t := s.raw(int(s.offs[id-s.firstID]))
 	le := binary.LittleEndian
 	name := string(s.str(t.name))
-	link := ref{s, t.sizeOrType}
+	link := ref{set, t.sizeOrType}
 	switch t.kind {
 	case kindInt:
 		enc := le.Uint32(t.data) >> 24 & 0xf
@@ -367,13 +285,13 @@ func (s *Set) decode(t rawType, depth int) Type {
 	case kindPtr:
 		return &Pointer{Bytes: 8, target: link}
 	case kindArray:
-		return &Array{Len: uint64(le.Uint32(t.data[8:])), elem: ref{s, le.Uint32(t.data)}}
+		return &Array{Len: uint64(le.Uint32(t.data[8:])), elem: ref{set, le.Uint32(t.data)}}
 	case kindStruct, kindUnion:
 		u := &Struct{Name: name, Union: t.kind == kindUnion, Bytes: uint64(t.sizeOrType), Members: make([]Member, t.vlen)}
 		for i := range u.Members {
 			b := t.data[12*i:]
 			off := le.Uint32(b[8:])
-			m := Member{Name: string(s.str(le.Uint32(b))), typ: ref{s, le.Uint32(b[4:])}, Offset: uint64(off)}
+			m := Member{Name: string(s.str(le.Uint32(b))), typ: ref{set, le.Uint32(b[4:])}, Offset: uint64(off)}
 			if t.kflag { // bit-field widths are in the top byte
 				m.Offset, m.Bits = uint64(off&0xffffff), uint64(off>>24)
 			}
@@ -414,7 +332,7 @@ func (s *Set) decode(t rawType, depth int) Type {
 		u := &Func{result: link}
 		for i := range t.vlen {
 			b := t.data[8*i:]
-			p := Param{string(s.str(le.Uint32(b))), ref{s, le.Uint32(b[4:])}}
+			p := Param{string(s.str(le.Uint32(b))), ref{set, le.Uint32(b[4:])}}
 			if i == t.vlen-1 && p.Name == "" && p.typ.id == 0 {
 				u.Variadic = true
 				break
@@ -423,7 +341,7 @@ func (s *Set) decode(t rawType, depth int) Type {
 		}
 		return u
 	case kindFunc, kindVar:
-		return s.byID(t.sizeOrType, depth+1)
+		return set.byID(t.sizeOrType, depth+1)
 	}
-	return &Void{}
+	return nil
 }

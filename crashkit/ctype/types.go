@@ -1,5 +1,5 @@
 // Package ctype models the C types of a kernel and objects of those types in a
-// crashed kernel's memory. The types come from the kernel's own BTF.
+// crashed kernel's memory. The types come from the kernel's own BTF, or from DWARF.
 package ctype
 
 import (

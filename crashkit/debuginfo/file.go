@@ -20,7 +20,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"crashlab/crashkit/ctype"
 	"crashlab/crashkit/dump"
+	"crashlab/crashkit/internal/die"
 )
 
 // ErrNone is wrapped by the errors about a file without DWARF.
@@ -37,6 +39,7 @@ type File struct {
 	sections map[string][]byte // the DWARF, without ".debug_"
 
 	aranges func() ([]arange, error)
+	types   func() (*ctype.Set, error)
 	mu      sync.Mutex
 	units   map[int64]*unit // by offset in .debug_info
 }
@@ -67,6 +70,7 @@ func open(path string, place func(string) (uint64, bool)) (f *File, err error) {
 		return nil, errors.Join(fmt.Errorf("debug information of %s: %w", path, err), f.Close())
 	}
 	f.aranges = sync.OnceValues(f.readAranges)
+	f.types = sync.OnceValues(f.readTypes)
 	return f, nil
 }
 
@@ -236,4 +240,18 @@ func (f *File) data(info []byte) (*dwarf.Data, error) {
 		}
 	}
 	return d, nil
+}
+
+// Types returns the types that the file's units define. None of them is read before
+// it is asked for. The error wraps ErrNone if the file has no DWARF.
+func (f *File) Types() (*ctype.Set, error) { return f.types() }
+
+func (f *File) readTypes() (*ctype.Set, error) {
+	if !f.Any() {
+		return nil, fmt.Errorf("%w in %s", ErrNone, f.Path)
+	}
+	s := f.sections
+	return ctype.FromDWARF(die.New(die.Sections{
+		Info: s["info"], Abbrev: s["abbrev"], Str: s["str"], LineStr: s["line_str"], StrOffsets: s["str_offsets"], Addr: s["addr"],
+	}))
 }

@@ -94,6 +94,25 @@ func (s *Source) Places(v addr.Virt) ([]Place, error) {
 	return f.Places(uint64(v) - moved)
 }
 
+// SupplyTypes gives the program the types of the kernel's file, if the dump has none.
+// It comes before anything else is asked of the program. The error wraps ErrNone if
+// there is no file.
+func (s *Source) SupplyTypes() error {
+	if !s.p.Types.IsEmpty() {
+		return nil
+	}
+	f, err := s.vmlinux()
+	if err != nil {
+		return err
+	}
+	types, err := f.Types()
+	if err != nil {
+		return err
+	}
+	s.p.SetTypes(types)
+	return nil
+}
+
 // openKernel opens a file that must be the crashed kernel's.
 func (s *Source) openKernel(path string) (*File, error) {
 	want, err := s.p.BuildID()

@@ -206,6 +206,7 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 		json:   o.json,
 	}
 	s.env.Debug = debug
+	s.warn(debug.SupplyTypes())
 	for _, err := range p.Limits {
 		s.warn(err)
 	}
