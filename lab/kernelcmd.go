@@ -54,7 +54,7 @@ func (l *Lab) sources(ctx context.Context, spec string, stage *ui.Stage, menu bo
 		} else {
 			stage.Note("%s", doing)
 		}
-	}), nil
+	}, l.Settings.Mirrors...), nil
 }
 
 // prepare says how the kernel of spec is built.

@@ -94,6 +94,7 @@ func TestScenarios(t *testing.T) {
 				t.Errorf("%s", d)
 			}
 			t.Logf("compared with the guest's own view: %+v", checked)
+			checkFilter(t, filepath.Join(dir, vmcoreFile))
 		})
 	}
 }

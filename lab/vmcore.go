@@ -22,8 +22,8 @@ type vmcoreStats struct {
 }
 
 // writeVMCore turns the capture on a raw disk into a standard kdump-compressed
-// file at path. Free pages are left out; if the kernel's lists of them cannot be
-// trusted, all pages are kept and the reason is among the warnings.
+// file at path. Free pages are left out; a page is kept if it is unknown what it is
+// used for, and the reason is among the warnings.
 func writeVMCore(ctx context.Context, disk, path string) (st vmcoreStats, err error) {
 	c, err := wire.OpenCapture(disk)
 	if err != nil {
@@ -37,18 +37,21 @@ func writeVMCore(ctx context.Context, disk, path string) (st vmcoreStats, err er
 	}
 	cfg := dump.ConfigOf(img)
 	cfg.Compression = dump.Zstd
-	if free, err := freePages(img); err != nil {
+	if kinds, err := pageKinds(img); err != nil {
 		st.Warnings = append(st.Warnings, fmt.Sprintf("free pages are kept: %v", err))
 	} else {
+		if n, err := kinds.Unread(); n > 0 {
+			st.Warnings = append(st.Warnings, fmt.Sprintf("%d pages are kept, as it is unknown what they are used for: %v", n, err))
+		}
 		there := cfg.Keep
 		cfg.Keep = func(pfn addr.PFN) bool {
-			if free.Has(pfn) {
+			if filter.ExcludeFree.Excludes(kinds.Kind(pfn)) {
 				st.Free++
 				return false
 			}
 			return there(pfn)
 		}
-		cfg.DumpLevel = dumpLevelFree
+		cfg.DumpLevel = int(filter.ExcludeFree)
 	}
 
 	f, err := os.Create(path)
@@ -69,13 +72,10 @@ func writeVMCore(ctx context.Context, disk, path string) (st vmcoreStats, err er
 	return st, nil
 }
 
-// dumpLevelFree is makedumpfile's bit for "free pages are left out".
-const dumpLevelFree = 16
-
-func freePages(img *dump.Image) (*filter.Set, error) {
+func pageKinds(img *dump.Image) (*filter.Map, error) {
 	p, err := crashkit.New(img)
 	if err != nil {
 		return nil, err
 	}
-	return filter.Free(p)
+	return filter.Classify(p)
 }

@@ -101,7 +101,7 @@ func BenchmarkReadPhys(b *testing.B) {
 
 func BenchmarkWrite(b *testing.B) {
 	src := open(b, benchMemory().ELF())
-	for _, c := range []dump.Compression{dump.Plain, dump.Zlib, dump.Snappy, dump.Zstd} {
+	for _, c := range []dump.Compression{dump.Plain, dump.Zlib, dump.LZO, dump.Snappy, dump.Zstd} {
 		b.Run(c.String(), func(b *testing.B) {
 			cfg := dump.ConfigOf(src)
 			cfg.Compression = c

@@ -20,7 +20,7 @@ type Compression uint8
 const (
 	Plain  Compression = 0
 	Zlib   Compression = flagZlib
-	LZO    Compression = flagLZO // for reading only
+	LZO    Compression = flagLZO
 	Snappy Compression = flagSnappy
 	Zstd   Compression = flagZstd
 )
@@ -149,6 +149,7 @@ type encoder struct {
 	page int
 	zlib *zlib.Writer
 	zstd *zstd.Encoder
+	lzo  *lzoTable
 	buf  bytes.Buffer // zlib's output
 	b    []byte       // the others' output
 }
@@ -160,6 +161,8 @@ func newEncoder(c Compression, pageSize int) (*encoder, error) {
 	var err error
 	switch c {
 	case Plain, Snappy:
+	case LZO:
+		e.lzo = new(lzoTable)
 	case Zlib:
 		e.zlib, err = zlib.NewWriterLevel(&e.buf, zlib.BestSpeed)
 	case Zstd:
@@ -191,6 +194,9 @@ func (e *encoder) encode(b, page []byte) ([]byte, uint32, error) {
 			e.b = make([]byte, snappy.MaxEncodedLen(e.page))
 		}
 		packed = snappy.Encode(e.b, page)
+	case LZO:
+		e.b = appendLZO(e.b[:0], page, e.lzo)
+		packed = e.b
 	case Zstd:
 		e.b = e.zstd.EncodeAll(page, e.b[:0])
 		packed = e.b

@@ -7,10 +7,10 @@ import (
 	"crashlab/crashkit/addr"
 )
 
-// WriterConfig describes the kdump-compressed file that [Write] makes. Use
+// WriterConfig describes the file that [Write] or [WriteELF] makes. Use
 // [ConfigOf] for a copy of an existing dump.
 type WriterConfig struct {
-	Compression Compression // any but LZO, for which there is no compressor
+	Compression Compression // of Write alone
 	PageSize    int         // in bytes; 0 means 4096
 
 	// Ranges is the memory of the crashed machine. Pages that are only partly
@@ -29,6 +29,12 @@ type WriterConfig struct {
 	NCPUs     int
 	PhysBase  int64
 	Workers   int // goroutines that compress; 0 means as many as there are CPUs
+
+	// Virt is where the crashed kernel had mapped a physical address, for the
+	// program headers of WriteELF. Nil leaves that out.
+	Virt func(addr.Phys) addr.Virt
+	// Sparse makes WriteELF leave holes for pages full of zeroes.
+	Sparse bool
 }
 
 // ConfigOf returns the configuration for a copy of a dump: its memory, its
@@ -47,6 +53,7 @@ func ConfigOf(i *Image) WriterConfig {
 		Time:      info.Time,
 		NCPUs:     info.NCPUs,
 		PhysBase:  info.PhysBase,
+		Virt:      i.virt(),
 	}
 	if cfg.NCPUs == 0 {
 		cfg.NCPUs = len(i.PRStatus())
@@ -71,6 +78,22 @@ func ConfigOf(i *Image) WriterConfig {
 		cfg.PhysBase = base
 	}
 	return cfg
+}
+
+// virt returns the kernel's map of all memory, as far as the segments tell: the
+// lowest of the places where they are mapped belongs to it, another one to the
+// kernel's code. Nil if they do not tell.
+func (i *Image) virt() func(addr.Phys) addr.Virt {
+	var low Segment
+	for _, s := range i.segments {
+		if s.Virt != 0 && (low.Virt == 0 || s.Virt < low.Virt) {
+			low = s
+		}
+	}
+	if low.Virt == 0 {
+		return nil
+	}
+	return func(p addr.Phys) addr.Virt { return low.Virt + addr.Virt(p-low.Phys) }
 }
 
 // utsFromMemory reads the kernel's init_uts_ns.name where the dump's segments

@@ -50,11 +50,12 @@ func Write(ctx context.Context, w io.WriterAt, cfg WriterConfig, src PageReader)
 	if _, err := newEncoder(cfg.Compression, cfg.PageSize); err != nil {
 		return WriteStats{}, fmt.Errorf("write dump: %w", err)
 	}
-	o, err := planFile(ctx, cfg)
+	o, err := planPages(ctx, cfg)
 	if err != nil {
 		return WriteStats{}, fmt.Errorf("write dump: %w", err)
 	}
 	o.w, o.src = w, src
+	o.planFile()
 	if err := o.writePages(ctx); err != nil {
 		return WriteStats{}, fmt.Errorf("write dump: %w", err)
 	}
@@ -86,9 +87,8 @@ type output struct {
 	infoLen   int
 }
 
-// planFile asks for the pages to keep, and with that fixes the place of
-// everything but the page data.
-func planFile(ctx context.Context, cfg WriterConfig) (*output, error) {
+// planPages asks for the pages to keep.
+func planPages(ctx context.Context, cfg WriterConfig) (*output, error) {
 	page := uint64(cfg.PageSize)
 	o := &output{cfg: cfg}
 	for _, r := range cfg.Ranges {
@@ -120,7 +120,12 @@ func planFile(ctx context.Context, cfg WriterConfig) (*output, error) {
 			}
 		}
 	}
+	return o, nil
+}
 
+// planFile fixes the place of everything but the page data.
+func (o *output) planFile() {
+	cfg, page := o.cfg, uint64(o.cfg.PageSize)
 	notesAt := int64(page) + kdumpSubLen
 	for _, n := range cfg.Notes {
 		if isVMCoreInfo(n) && o.infoAt == 0 {
@@ -132,7 +137,6 @@ func planFile(ctx context.Context, cfg WriterConfig) (*output, error) {
 	o.subBlocks = (kdumpSubLen + uint64(len(o.notes)) + page - 1) / page
 	o.descOff = int64((1 + o.subBlocks + 2*o.mapBlocks) * page)
 	o.dataOff = o.descOff + int64(o.stats.Stored*pageDescLen)
-	return o, nil
 }
 
 // batch is a run of pages that one worker stores. It learns from the batch
@@ -168,15 +172,31 @@ func (o *output) batches(start <-chan int64, last chan<- int64) iter.Seq[batch] 
 
 // writePages writes the page data and the descriptors.
 func (o *output) writePages(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-
 	zeroEnd, err := o.writeZeroPage()
 	if err != nil {
 		return err
 	}
 	start, last := make(chan int64, 1), make(chan int64, 1)
 	start <- zeroEnd
+	err = o.work(ctx, o.batches(start, last), func() (storeFunc, error) {
+		enc, err := newEncoder(o.cfg.Compression, o.cfg.PageSize)
+		wk := &pageWriter{output: o, enc: enc, zero: make([]byte, o.cfg.PageSize)}
+		return wk.store, err
+	})
+	if err != nil {
+		return err
+	}
+	o.stats.Bytes = <-last
+	return nil
+}
+
+// storeFunc writes one batch. It belongs to one worker.
+type storeFunc func(context.Context, batch) error
+
+// work has the batches written by as many workers as there are to be.
+func (o *output) work(ctx context.Context, batches iter.Seq[batch], newStore func() (storeFunc, error)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	todo := make(chan batch)
 	var workers sync.WaitGroup
 	n := o.cfg.Workers
@@ -184,14 +204,21 @@ func (o *output) writePages(ctx context.Context) error {
 		n = runtime.GOMAXPROCS(0)
 	}
 	for range n {
+		store, err := newStore()
+		if err != nil {
+			cancel(err)
+			break
+		}
 		workers.Go(func() {
-			wk := &pageWriter{output: o}
-			if err := wk.run(ctx, todo); err != nil {
-				cancel(err)
+			for b := range todo {
+				if err := store(ctx, b); err != nil {
+					cancel(err)
+					return
+				}
 			}
 		})
 	}
-	for b := range o.batches(start, last) {
+	for b := range batches {
 		select {
 		case todo <- b:
 			continue
@@ -201,11 +228,7 @@ func (o *output) writePages(ctx context.Context) error {
 	}
 	close(todo)
 	workers.Wait()
-	if err := context.Cause(ctx); err != nil {
-		return err
-	}
-	o.stats.Bytes = <-last
-	return nil
+	return context.Cause(ctx)
 }
 
 // writeZeroPage writes the page that all zero pages refer to and returns where
@@ -233,20 +256,6 @@ type pageWriter struct {
 	descs []byte
 }
 
-func (p *pageWriter) run(ctx context.Context, todo <-chan batch) error {
-	var err error
-	if p.enc, err = newEncoder(p.cfg.Compression, p.cfg.PageSize); err != nil {
-		return err
-	}
-	p.zero = make([]byte, p.cfg.PageSize)
-	for b := range todo {
-		if err := p.store(ctx, b); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // sharedZero stands for the place of the zero page in a batch's descriptors.
 const sharedZero = -1
 
@@ -258,12 +267,9 @@ func (p *pageWriter) store(ctx context.Context, b batch) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		page, err := p.src.Page(pfn)
+		page, err := p.page(pfn)
 		if err != nil {
-			return fmt.Errorf("page frame %#x: %w", uint64(pfn), err)
-		}
-		if len(page) != p.cfg.PageSize {
-			return fmt.Errorf("page frame %#x has %d bytes, want %d", uint64(pfn), len(page), p.cfg.PageSize)
+			return err
 		}
 		if bytes.Equal(page, p.zero) {
 			p.zeroes.Add(1)
@@ -301,12 +307,27 @@ func (p *pageWriter) store(ctx context.Context, b batch) error {
 	return err
 }
 
+// page returns the content of a page.
+func (o *output) page(pfn addr.PFN) ([]byte, error) {
+	page, err := o.src.Page(pfn)
+	if err != nil {
+		return nil, fmt.Errorf("page frame %#x: %w", uint64(pfn), err)
+	}
+	if len(page) != o.cfg.PageSize {
+		return nil, fmt.Errorf("page frame %#x has %d bytes, want %d", uint64(pfn), len(page), o.cfg.PageSize)
+	}
+	return page, nil
+}
+
 func appendDesc(b []byte, d desc) []byte {
 	b = binary.LittleEndian.AppendUint64(b, uint64(d.off))
 	b = binary.LittleEndian.AppendUint32(b, d.size)
 	b = binary.LittleEndian.AppendUint32(b, d.flags)
 	return binary.LittleEndian.AppendUint64(b, 0) // page flags: always 0 in makedumpfile too
 }
+
+// padded fills b up to a multiple of n bytes.
+func padded(b []byte, n int) []byte { return append(b, make([]byte, (n-len(b)%n)%n)...) }
 
 // writeHead writes everything before the descriptors, the header itself last.
 func (o *output) writeHead() error {
@@ -324,7 +345,7 @@ func (o *output) writeHead() error {
 	}
 	le.PutUint64(sub[ksMaxMapnr64:], o.nPFN)
 
-	h := make([]byte, kdumpHeaderLen)
+	h := make([]byte, page)
 	copy(h, kdumpMagic)
 	le.PutUint32(h[kdVersion:], kdumpVersionMax)
 	u := o.cfg.UTS
@@ -349,7 +370,7 @@ func (o *output) writeHead() error {
 	}{
 		{o.memory, mapOff},
 		{o.stored, mapOff + page*int64(o.mapBlocks)},
-		{append(sub, o.notes...), page},
+		{padded(append(sub, o.notes...), int(page)), page},
 		{h, 0},
 	} {
 		if _, err := o.w.WriteAt(part.b, part.at); err != nil {

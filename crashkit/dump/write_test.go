@@ -58,7 +58,7 @@ func bigMemory() dumptest.Memory {
 
 func TestWrite(t *testing.T) {
 	src := open(t, bigMemory().ELF())
-	for _, c := range []dump.Compression{dump.Plain, dump.Zlib, dump.Snappy, dump.Zstd} {
+	for _, c := range []dump.Compression{dump.Plain, dump.Zlib, dump.LZO, dump.Snappy, dump.Zstd} {
 		t.Run(c.String(), func(t *testing.T) {
 			cfg := dump.ConfigOf(src)
 			cfg.Compression = c
@@ -226,7 +226,10 @@ func TestConfigOf(t *testing.T) {
 			if !got.Keep(0x10) || got.Keep(0x11) {
 				t.Errorf("Keep(0x10) = %v, Keep(0x11) = %v; want true, false", got.Keep(0x10), got.Keep(0x11))
 			}
-			got.Keep = nil
+			if got.Virt == nil || got.Virt(0x11000) != got.Virt(0x10000)+0x1000 {
+				t.Error("Virt does not say where memory was mapped")
+			}
+			got.Keep, got.Virt = nil, nil
 			test.want.PageSize, test.want.Ranges, test.want.Notes = 4096, img.Ranges(), img.Notes()
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("ConfigOf (-want +got):\n%s", diff)
@@ -258,7 +261,7 @@ func TestWriteErrors(t *testing.T) {
 		want  error
 		text  string
 	}{
-		{name: "lzo", edit: func(c *dump.WriterConfig) { c.Compression = dump.LZO }, text: "cannot be compressed with lzo"},
+		{name: "two compressions", edit: func(c *dump.WriterConfig) { c.Compression = dump.LZO | dump.Zlib }, text: "cannot be compressed with"},
 		{name: "page size", edit: func(c *dump.WriterConfig) { c.PageSize = 1000 }, text: "1000 bytes"},
 		{name: "range", edit: func(c *dump.WriterConfig) { c.Ranges = []addr.Range{{Start: 1 << 60, Size: 4096}} }, text: "beyond"},
 		{name: "range wraps", edit: func(c *dump.WriterConfig) { c.Ranges = []addr.Range{{Start: 4096, Size: 1<<64 - 1}} }, text: "beyond"},

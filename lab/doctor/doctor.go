@@ -95,7 +95,7 @@ func needs(o Options) []need {
 		{name: "libelf", files: libraries("libelf.so.1"), why: "objtool, which checks the built module, is linked with it",
 			packages: map[string]string{"apt-get": "libelf1", "dnf": "elfutils-libelf", "zypper": "libelf1", "pacman": "libelf"}},
 	}
-	if strings.HasPrefix(o.Kernel, "debian") || strings.HasPrefix(o.Kernel, "source:") {
+	if strings.HasPrefix(o.Kernel, "debian") || strings.HasPrefix(o.Kernel, "source@debian") {
 		ns = append(ns, need{name: "apt", programs: []string{"apt-get"}, why: "downloads Debian's kernels"})
 	}
 	if o.Build {

@@ -257,7 +257,7 @@ func (s *Sources) Prepare(ctx context.Context, spec string) (*kbuild.Builder, kb
 // it, and which programs pack its image.
 func Tools(spec string) (build bool, programs []string) {
 	name, want, _ := strings.Cut(spec, ":")
-	if name != "source" && name != "dir" && name != "git" {
+	if base, _, _ := strings.Cut(name, "@"); base != "source" && base != "dir" && base != "git" {
 		return false, nil
 	}
 	programs = []string{kconfig.Compression("zstd").Program()}

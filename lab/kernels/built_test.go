@@ -81,7 +81,7 @@ func TestBuiltWant(t *testing.T) {
 }
 
 func TestTools(t *testing.T) {
-	for spec, want := range map[string]string{"debian": "", "debian:6.1": "", "source:6.1": "zstd", "source:6.1+lzo": "lzop", "dir:/x+lab+xz": "xz", "git:/x@v6.1": "zstd"} {
+	for spec, want := range map[string]string{"debian": "", "debian:6.1": "", "source:6.1": "zstd", "source:6.1+lzo": "lzop", "dir:/x+lab+xz": "xz", "git:/x@v6.1": "zstd", "source@kernel.org:6.1": "zstd"} {
 		build, programs := Tools(spec)
 		if got := strings.Join(programs, " "); got != want || build != (want != "") {
 			t.Errorf("Tools(%q) = %t, %q; want %q", spec, build, got, want)

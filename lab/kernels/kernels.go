@@ -89,8 +89,9 @@ type Sources struct {
 }
 
 // New returns the providers with their cache in s. Both log and progress may
-// be nil.
-func New(s *store.Store, log *slog.Logger, progress Progress) *Sources {
+// be nil. The mirrors are those of kernel.org; without any its own are taken, and
+// NoMirrors means none.
+func New(s *store.Store, log *slog.Logger, progress Progress, mirrors ...string) *Sources {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -100,15 +101,18 @@ func New(s *store.Store, log *slog.Logger, progress Progress) *Sources {
 	log = log.With("layer", "kernels")
 	d := &debian{store: s, log: log, progress: progress, run: execx.Run, etc: "/etc/apt", lists: "/var/lib/apt/lists"}
 	build := func(t treeSource) provider { return &built{store: s, log: log, progress: progress, trees: t} }
+	org := newOrgTrees(s, log, progress, mirrors)
 	return &Sources{store: s, log: log, providers: map[string]provider{
-		"debian": d, "source": build(debianTrees{d}), "dir": build(ownTrees{}), "git": build(gitTrees{s}),
+		"debian": d,
+		"source": build(releasedTrees{org, debianTrees{d}, log}), "source@kernel.org": build(org), "source@debian": build(debianTrees{d}),
+		"dir": build(ownTrees{}), "git": build(gitTrees{s}),
 	}}
 }
 
 // Forms lists the specs that are understood.
 func (s *Sources) Forms() []Form {
 	var f []Form
-	for _, name := range []string{"debian", "source", "dir", "git"} {
+	for _, name := range []string{"debian", "source", "source@kernel.org", "source@debian", "dir", "git"} {
 		f = append(f, s.providers[name].forms()...)
 	}
 	return f
@@ -190,8 +194,10 @@ func (s *Sources) get(ctx context.Context, p provider, plan *Plan) (*Kernel, err
 
 func (s *Sources) provider(spec string) (p provider, want string, err error) {
 	name, want, _ := strings.Cut(spec, ":")
-	base, _, _ := strings.Cut(name, "@")
-	p, ok := s.providers[base]
+	p, ok := s.providers[name]
+	if base, _, _ := strings.Cut(name, "@"); !ok && base == "debian" { // of a suite
+		p, ok = s.providers[base]
+	}
 	if !ok {
 		e := blame.New(blame.Usage, fmt.Sprintf("kernel %q", spec), errors.New("unknown kind of kernel"))
 		for _, f := range s.Forms() {

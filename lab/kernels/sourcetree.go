@@ -36,6 +36,7 @@ type treePlan struct {
 	version  string // "6.1.192"; empty while unknown
 	id       string
 	packages []Package
+	from     treeSource // which of several has it
 }
 
 // debianTrees provides the source trees of Debian's packages linux-source-X.Y:
@@ -44,8 +45,7 @@ type debianTrees struct{ *debian }
 
 func (d debianTrees) forms() []Form {
 	return []Form{
-		{"source:6.1", "built here from Debian's linux-source-6.1, configured as the lab needs it"},
-		{"source:6.1+framepointer", "the same with a fragment more, or several; see kernel:fragments"},
+		{"source@debian:6.1", "built here from Debian's linux-source-6.1"},
 	}
 }
 

@@ -6,6 +6,7 @@ package settings
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,6 +23,7 @@ type Settings struct {
 	Kernel  string        // kernel spec, such as "debian:6.1"; empty means the scenario's
 	Accel   string        // "auto", "tcg" or "kvm"
 	Install string        // "auto": install what the host lacks if that needs no password; "never"
+	Mirrors []string      // folders with kernel.org's releases; "none": do not ask; empty: those of kernel.org
 	Cache   string        // folder of kernels, modules and images, reused by all runs
 	Runs    string        // folder that gets one folder for each run
 	QEMU    string        // the QEMU program
@@ -31,7 +33,7 @@ type Settings struct {
 
 // names are the settings' names in the file; CRASHLAB_ and the upper-case name
 // is the environment variable.
-var names = []string{"kernel", "accel", "install", "cache", "runs", "qemu", "timeout", "verbose"}
+var names = []string{"kernel", "accel", "install", "mirrors", "cache", "runs", "qemu", "timeout", "verbose"}
 
 // Load reads the settings; dir is where crashlab.yaml may stand.
 func Load(dir string) (Settings, error) {
@@ -46,6 +48,7 @@ func Load(dir string) (Settings, error) {
 	v.SetDefault("kernel", "")
 	v.SetDefault("accel", "auto")
 	v.SetDefault("install", "auto")
+	v.SetDefault("mirrors", "")
 	v.SetDefault("cache", filepath.Join(cache, "crashlab"))
 	v.SetDefault("runs", "runs")
 	v.SetDefault("qemu", "qemu-system-x86_64")
@@ -67,6 +70,12 @@ func Load(dir string) (Settings, error) {
 	s := Settings{
 		Kernel: v.GetString("kernel"), Accel: v.GetString("accel"), Install: v.GetString("install"),
 		QEMU: v.GetString("qemu"), Verbose: v.GetBool("verbose"),
+	}
+	s.Mirrors = strings.Fields(strings.ReplaceAll(strings.Join(v.GetStringSlice("mirrors"), " "), ",", " "))
+	for _, m := range s.Mirrors {
+		if u, err := url.Parse(m); m != "none" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+			return Settings{}, usage(fmt.Errorf("mirrors: %q is not an address such as https://cdn.kernel.org/pub/linux/kernel", m))
+		}
 	}
 	if !slices.Contains([]string{"auto", "tcg", "kvm"}, s.Accel) {
 		return Settings{}, usage(fmt.Errorf("accel is %q: it may be auto, tcg or kvm", s.Accel))

@@ -3,6 +3,7 @@ package settings
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,6 +25,16 @@ func TestLoad(t *testing.T) {
 		}},
 		{name: "environment beats file", file: "kernel: debian:6.12\n", env: map[string]string{"CRASHLAB_KERNEL": "debian:6.1"},
 			check: func(s Settings) bool { return s.Kernel == "debian:6.1" }},
+		{name: "mirrors", file: "mirrors: [https://a/kernel, http://b]\n", check: func(s Settings) bool {
+			return slices.Equal(s.Mirrors, []string{"https://a/kernel", "http://b"})
+		}},
+		{name: "mirrors in the environment", env: map[string]string{"CRASHLAB_MIRRORS": "https://a/kernel,http://b"}, check: func(s Settings) bool {
+			return slices.Equal(s.Mirrors, []string{"https://a/kernel", "http://b"})
+		}},
+		{name: "no mirrors", env: map[string]string{"CRASHLAB_MIRRORS": "none"}, check: func(s Settings) bool {
+			return slices.Equal(s.Mirrors, []string{"none"})
+		}},
+		{name: "mirror without an address", env: map[string]string{"CRASHLAB_MIRRORS": "cdn.kernel.org"}, err: "is not an address"},
 		{name: "misspelt", file: "kernal: x\n", err: `no setting is called "kernal"; there are kernel,`},
 		{name: "not YAML", file: "kernel: [\n", err: "crashlab.yaml"},
 		{name: "bad value", env: map[string]string{"CRASHLAB_ACCEL": "hvf"}, err: `accel is "hvf"`},

@@ -2,6 +2,7 @@
 // types and unwind tables are those that the crashed kernel carried.
 //
 //	crashkit [-c COMMAND]… [-i FILE] [--json] [--zero-excluded] [--vmcoreinfo FILE] [--ram RANGES|FILE] [--version] VMCORE… [VMLINUX]
+//	crashkit dump [-f FORMAT] [-d LEVEL] IN… OUT
 //	crashkit minimize -i COMMANDS IN OUT
 //
 // Without -c and -i it reads commands from a prompt, or from standard input if
@@ -162,7 +163,9 @@ func (o *options) files() (dumps []string, vmlinux string, err error) {
 // run is main without the process: it returns the exit status.
 func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 	if len(args) > 0 {
-		switch args[0] { // a dump of that name is ./minimize
+		switch args[0] { // a file of that name is ./dump
+		case "dump":
+			return dumpMain(args[1:], stdout, stderr)
 		case "minimize":
 			return minimizeMain(args[1:], stdin, stdout, stderr)
 		}

@@ -238,23 +238,9 @@ func (m *minimizer) write(ctx context.Context, to string) (st dump.WriteStats, e
 	m.cfg.Keep = func(pfn addr.PFN) bool { return touched[pfn] && there(pfn) }
 	m.cfg.Compression = dump.Zstd
 	m.cfg.DumpLevel = 31
-	return createFile(to, func(f *os.File) (dump.WriteStats, error) {
-		return dump.Write(ctx, f, m.cfg, m.p.Image)
+	err = createFile(m.path, to, func(f *os.File) (err error) {
+		st, err = dump.Write(ctx, f, m.cfg, m.p.Image)
+		return err
 	})
-}
-
-// createFile makes a dump file, which is removed again if it is not finished.
-func createFile(path string, write func(*os.File) (dump.WriteStats, error)) (st dump.WriteStats, err error) {
-	f, err := os.Create(path)
-	if err != nil {
-		return st, err
-	}
-	st, err = write(f)
-	if err = errors.Join(err, f.Close()); err != nil {
-		// A device or a pipe is no file of ours.
-		if fi, serr := os.Lstat(path); serr == nil && fi.Mode().IsRegular() {
-			err = errors.Join(err, os.Remove(path))
-		}
-	}
 	return st, err
 }

@@ -1,8 +1,6 @@
-// Package filter says which pages of a crashed machine a dump can do without.
-//
-// It reads the kernel's own structures by their types, so that it needs no
-// table for each kernel release.
-package filter
+//go:build lab
+
+package lab
 
 import (
 	"errors"
@@ -13,43 +11,18 @@ import (
 	"crashlab/crashkit/ctype"
 )
 
-// Set is a set of page frames. The zero value is empty.
-type Set struct {
-	words map[addr.PFN]uint64 // by PFN/64
-	n     int
-}
-
-// Has reports whether pfn is in the set.
-func (s *Set) Has(pfn addr.PFN) bool { return s.words[pfn/64]>>(pfn%64)&1 != 0 }
-
-// Len returns the number of pages in the set.
-func (s *Set) Len() int { return s.n }
-
-func (s *Set) add(pfn addr.PFN) {
-	if s.Has(pfn) {
-		return
-	}
-	if s.words == nil {
-		s.words = make(map[addr.PFN]uint64)
-	}
-	s.words[pfn/64] |= 1 << (pfn % 64)
-	s.n++
-}
-
 // maxNodes bounds node_data; CONFIG_NODES_SHIFT is at most 10.
 const maxNodes = 1024
 
-// Free returns the pages that the buddy allocator has on its free lists
-// (struct free_area in include/linux/mmzone.h). A list that cannot be walked, or
-// whose length is not what the kernel counted (as when the crash happened in the
-// middle of a change), is left out and reported in the error, beside the set of
-// the others: to keep a page is always right.
-func Free(p *crashkit.Program) (*Set, error) {
+// freeLists returns the pages that the buddy allocator has on its free lists
+// (struct free_area in include/linux/mmzone.h): another way than that of package
+// filter, which goes by the struct pages.
+func freeLists(p *crashkit.Program) (map[addr.PFN]bool, error) {
 	page, err := p.Types.Struct("page")
 	if err != nil {
 		return nil, err
 	}
-	f := &finder{p: p, page: page, set: &Set{}}
+	f := &finder{p: p, page: page, set: make(map[addr.PFN]bool)}
 	// The order of page tables and KASLR is settled in vmemmap_base
 	// (arch/x86/include/asm/pgtable_64.h).
 	if f.vmemmap, err = p.ObjectAs("vmemmap_base", "unsigned long").Ptr(); err != nil {
@@ -87,7 +60,7 @@ type finder struct {
 	page    *ctype.Struct
 	link    string // the member of struct page that is the link of a free list
 	vmemmap addr.Virt
-	set     *Set
+	set     map[addr.PFN]bool
 	errs    []error
 }
 
@@ -135,7 +108,7 @@ func (f *finder) area(area ctype.Object, order int) error {
 	}
 	for _, pfn := range blocks {
 		for i := range addr.PFN(1) << order {
-			f.set.add(pfn + i)
+			f.set[pfn+i] = true
 		}
 	}
 	return nil
