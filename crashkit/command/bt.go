@@ -34,6 +34,7 @@ func btCommand() *Command {
 			"otherwise, and may be, is marked unreliable. After a frame's line come the registers that an exception saved there, and at the end those of user mode.",
 		Examples: []string{"bt", "bt -s --how 1", "bt -a"},
 		run:      bt,
+		each:     btEach,
 	}
 }
 
@@ -51,7 +52,9 @@ type trace struct {
 	unwind.Trace
 	// Places has for each frame where its code comes from, innermost first.
 	Places [][]debuginfo.Place `json:"places,omitempty"`
-	Error  string              `json:"error,omitempty"` // why the end of the stack was not reached
+	// NoStack says that the task is dead, a zombie, and its stack given back.
+	NoStack bool   `json:"no_stack,omitempty"`
+	Error   string `json:"error,omitempty"` // why the end of the stack was not reached
 }
 
 func bt(ctx context.Context, env *Env, args *Args) (Result, error) {
@@ -59,17 +62,26 @@ func bt(ctx context.Context, env *Env, args *Args) (Result, error) {
 	if err != nil && len(chosen) == 0 {
 		return nil, err
 	}
-	errs := []error{err}
+	r, berr := btEach(ctx, env, args, chosen)
+	return r, errors.Join(err, berr)
+}
+
+// btEach unwinds the stacks of tasks.
+func btEach(ctx context.Context, env *Env, args *Args, chosen []kernel.Task) (Result, error) {
 	u, err := env.unwinder()
-	errs = append(errs, err)
-	r := &traces{style: traceStyle{args.Has("s") || args.Has("x"), args.Has("x"), args.Has("how")}}
+	errs := []error{err}
+	r := &traces{Traces: []trace{}, style: traceStyle{args.Has("s") || args.Has("x"), args.Has("x"), args.Has("how")}}
 	for _, task := range chosen {
 		if err := ctx.Err(); err != nil {
 			return r, errors.Join(append(errs, err)...)
 		}
 		t := trace{Task: task, Trace: unwind.Trace{Frames: []unwind.Frame{}}}
 		if u != nil {
-			if t.Trace, err = u.Task(task.Addr); err != nil {
+			t.Trace, err = u.Task(task.Addr)
+			switch {
+			case errors.Is(err, unwind.ErrNoStack):
+				t.NoStack = true
+			case err != nil:
 				t.Error = err.Error()
 				errs = append(errs, fmt.Errorf("PID %d: %w", task.PID, err))
 			}
@@ -183,6 +195,9 @@ func (r *traces) WriteText(t *Text) {
 			t.String("\n")
 		}
 		t.String(taskLine(tr.Task) + "\n")
+		if tr.NoStack {
+			t.String("(no stack: the task is dead and has given it back)\n")
+		}
 		for i, f := range tr.Frames {
 			t.frame(f, r.style)
 			if i < len(tr.Places) {

@@ -31,6 +31,9 @@ type Command struct {
 	Examples []string // command lines that mean something on any dump
 
 	run func(context.Context, *Env, *Args) (Result, error)
+	// each runs the command on these tasks, for foreach; nil if it is not about tasks.
+	each func(context.Context, *Env, *Args, []kernel.Task) (Result, error)
+	raw  bool // flags are operands: they are those of another command
 }
 
 // Result is what a command found out. It marshals to JSON as the facts it is.

@@ -53,7 +53,7 @@ func plain(t *testing.T, path string, dropped func(addr.PFN) bool) []byte {
 
 // damageCommands read as much as can be read.
 var damageCommands = []string{
-	"sys", "log -T", "ps", "ps -p 1", "ps -c", "mod -t", "mod", "bt -a", "bt 1", "bt 0", "sym -M", "sym panic", "sym -n panic",
+	"sys", "log -T", "ps", "ps -p 1", "ps -c", "mod -t", "mod", "bt -a", "foreach bt", "bt 1", "bt 0", "sym -M", "sym panic", "sym -n panic",
 	"struct task_struct init_task", "struct -o page", "dis -r schedule+20", "rd -s modules 64",
 	// Of the NULL pointer dereference in a module alone:
 	"ps -p 350", "sym -n ffffffffc0598016", "struct module ffffffffc059a040", "struct task_struct ff12c08f1fd40000", "dis hello_crash",

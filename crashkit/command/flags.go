@@ -63,6 +63,8 @@ func (c *Command) parse(words []string) (*Args, error) {
 		w := words[0]
 		words = words[1:]
 		switch {
+		case c.raw:
+			a.Operands = append(a.Operands, w)
 		case w == "--":
 			a.Operands = append(a.Operands, words...)
 			words = nil

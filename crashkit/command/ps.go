@@ -31,6 +31,7 @@ func psCommand() *Command {
 			"in kilobytes, and name; [name] has no user memory. > marks what was running on a CPU. PID is decimal, TASK hexadecimal.",
 		Examples: []string{"ps -A", "ps -p 1", "ps -S"},
 		run:      ps,
+		each:     psEach,
 	}
 }
 
@@ -48,7 +49,7 @@ type tasks struct {
 	children bool
 }
 
-func ps(_ context.Context, env *Env, args *Args) (Result, error) {
+func ps(ctx context.Context, env *Env, args *Args) (Result, error) {
 	all, err := env.tasks()
 	if len(all) == 0 {
 		return nil, err
@@ -70,6 +71,17 @@ func ps(_ context.Context, env *Env, args *Args) (Result, error) {
 			return nil, err
 		}
 		chosen = []kernel.Task{current}
+	}
+	r, err := psEach(ctx, env, args, chosen)
+	return r, errors.Join(append(errs, err)...)
+}
+
+// psEach lists those of the chosen tasks that the flags let through.
+func psEach(_ context.Context, env *Env, args *Args, chosen []kernel.Task) (Result, error) {
+	var errs []error
+	var all []kernel.Task
+	if args.Has("p") || args.Has("c") {
+		all, _ = env.tasks() // the error is known by now: the tasks were chosen from them
 	}
 	r := &tasks{Tasks: []kernel.Task{}, children: args.Has("c")}
 	for _, t := range chosen {

@@ -5,6 +5,7 @@ func Table() []*Command {
 	return []*Command{
 		btCommand(),
 		disCommand(),
+		foreachCommand(),
 		helpCommand(),
 		logCommand(),
 		modCommand(),

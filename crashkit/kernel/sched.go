@@ -313,6 +313,11 @@ func readTaskStates(p *crashkit.Program) taskStates {
 	return states
 }
 
+// IsTaskState reports whether s is a name that Task.State may have.
+func IsTaskState(s string) bool {
+	return slices.Contains(defaultStates, s) || s == "NE" || s == "WA"
+}
+
 // Bits of the state above those reported (include/linux/sched.h). Unlike the
 // bits below they have been in place since v4.14.
 const (

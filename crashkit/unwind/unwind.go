@@ -166,6 +166,10 @@ func (u *Unwinder) isReturn(v addr.Virt) bool {
 	return u.p.Read(v-addr.Virt(len(b)), b[:]) == nil && followsCall(b[:])
 }
 
+// ErrNoStack says that a task has no stack: it is dead, and its stack was given back
+// (release_task_stack in kernel/fork.c).
+var ErrNoStack = errors.New("the task is dead and has no stack any more")
+
 // Regs unwinds from a CPU's registers, whatever task it ran. The first frame is
 // where they point. The error says why the end of the stack was not reached; the
 // frames before are in the Trace.
@@ -178,7 +182,8 @@ func (u *Unwinder) Regs(r arch.Regs) (Trace, error) {
 // A task that was not running is unwound from where it was switched out, another
 // one from its CPU's registers. The one that brought the kernel down starts
 // further in, at the call of machine_kexec, if that is found: the registers that
-// kexec leaves in a dump are those of the exception.
+// kexec leaves in a dump are those of the exception. Of a dead task without stack
+// the error wraps ErrNoStack.
 func (u *Unwinder) Task(task addr.Virt) (Trace, error) {
 	for _, r := range u.running {
 		if r.Task == task {
@@ -188,6 +193,9 @@ func (u *Unwinder) Task(task addr.Virt) (Trace, error) {
 	o := u.p.ObjectAt(task, "struct task_struct")
 	if on, err := o.Member("on_cpu").Uint(); err == nil && on != 0 {
 		return Trace{Task: task, Frames: []Frame{}}, fmt.Errorf("task %v was running, and the dump has no registers of its CPU", task)
+	}
+	if stack, err := o.Member("stack").Ptr(); err == nil && stack == 0 {
+		return Trace{Task: task, Frames: []Frame{}}, fmt.Errorf("task %v: %w", task, ErrNoStack)
 	}
 	s, err := u.switchedOut(o)
 	if err != nil {

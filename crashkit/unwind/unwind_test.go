@@ -210,6 +210,14 @@ func TestTaskNeverRan(t *testing.T) {
 	check(t, tr, err, "regs thread 0x0")
 }
 
+func TestTaskDead(t *testing.T) {
+	c := newCore(t, true)
+	c.Set(t, c.task, "struct task_struct", "stack", 0)
+	if tr, err := c.unwinder().Task(c.task); !errors.Is(err, ErrNoStack) || len(tr.Frames) != 0 {
+		t.Errorf("Task() of one without stack = %v, %v; want %v", summary(tr.Frames), err, ErrNoStack)
+	}
+}
+
 func TestTaskRunning(t *testing.T) {
 	c := newCore(t, true)
 	c.Set(t, c.task, "struct task_struct", "on_cpu", 1)
