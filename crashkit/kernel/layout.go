@@ -1,6 +1,11 @@
 package kernel
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+
+	"crashlab/crashkit/ctype"
+)
 
 // Need is a member of a C type that the analyzer reads.
 type Need struct {
@@ -14,6 +19,32 @@ type Need struct {
 	// Optional members are absent from some kernels, by version or
 	// configuration, and then nothing is missing.
 	Optional bool
+}
+
+// Find looks for what is needed in a kernel's types: at which bytes of its type a member
+// begins and how many it has, or how many the type has; of an enumerator, the value. The
+// error wraps ctype.ErrNotFound or ctype.ErrNoMember.
+func (n Need) Find(types *ctype.Set) (at, size uint64, err error) {
+	if n.Type == "enumerator" {
+		for _, name := range n.Any {
+			if v, ok := types.Enumerator(name); ok {
+				return v, 0, nil
+			}
+		}
+		return 0, 0, fmt.Errorf("enumerator %s: %w", strings.Join(n.Any, " or "), ctype.ErrNotFound)
+	}
+	t, err := types.Lookup(n.Type)
+	if err != nil {
+		return 0, 0, err
+	}
+	if len(n.Any) == 0 {
+		return 0, t.Size(), nil
+	}
+	o := ctype.NewObject(nil, t, 0, n.Type).Member(n.Any...)
+	if err := o.Err(); err != nil {
+		return 0, 0, err
+	}
+	return uint64(o.Addr()), o.Type().Size(), nil
 }
 
 // Layout returns all that package crashkit, and those above it, know of C types

@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -38,19 +37,7 @@ func realTypes(t *testing.T) map[string]*ctype.Set {
 
 // resolve looks for the need in a kernel's types.
 func (n Need) resolve(types *ctype.Set) error {
-	if n.Type == "enumerator" {
-		for _, name := range n.Any {
-			if _, ok := types.Enumerator(name); ok {
-				return nil
-			}
-		}
-		return fmt.Errorf("enumerator %s: %w", strings.Join(n.Any, " or "), ctype.ErrNotFound)
-	}
-	t, err := types.Lookup(n.Type)
-	if err != nil || len(n.Any) == 0 {
-		return err
-	}
-	_, err = ctype.OffsetOf(t, n.Any...)
+	_, _, err := n.Find(types)
 	return err
 }
 
