@@ -13,6 +13,11 @@ import (
 // lowest bit of RBP where it points at a struct pt_regs instead
 // (ENCODE_FRAME_POINTER).
 func (w *walker) framePointer(s state) (state, error) {
+	if s.signal {
+		if next, ok := w.beforeFrame(s); ok {
+			return next, nil
+		}
+	}
 	next := s
 	next.how, next.signal = FP, false
 	next.guessed = s.guessed || !w.m.keepsFP()
@@ -24,6 +29,11 @@ func (w *walker) framePointer(s state) (state, error) {
 	case s.bp&1 != 0:
 		if err := w.loadRegs(&next, s.bp-1, 0); err != nil {
 			return s, err
+		}
+		if next.regs.CS == 0 {
+			// The registers that a kernel thread would have in user mode: all zero
+			// (copy_thread in arch/x86/kernel/process.c).
+			return s, errEnd
 		}
 		next.signal, next.partial, next.bp = true, false, addr.Virt(next.regs.RBP)
 		return next, nil

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"crashlab/crashkit"
@@ -315,10 +316,11 @@ func (u *Unwinder) name(f *Frame, signal bool) {
 // on the stack of the task or on one of the CPU for interrupts and exceptions.
 //
 // The word that a call inside of machine_kexec left there is a frame of its own
-// if its caller, found by the unwind data, is in fact a call of machine_kexec.
+// if its caller, found by the unwind data or a frame pointer beside that word, is in
+// fact a call of machine_kexec.
 func (u *Unwinder) crashPath(r Running) (state, bool) {
 	fn, ok := u.p.Syms.Lookup("machine_kexec")
-	if !ok || !u.hasORC() {
+	if !ok {
 		return state{}, false
 	}
 	all, _ := u.stacks() // those that were found
@@ -337,9 +339,15 @@ func (u *Unwinder) crashPath(r Running) (state, bool) {
 			}
 			at := stack.Start + addr.Virt(off)
 			s := state{ip: ip, at: at, sp: at + 8, how: Regs}
-			next, err := u.walker(r.Task).step(s)
-			if err == nil && u.calls(next.ip, fn.Addr) {
-				return s, true
+			// With frame pointers, that one has pushed RBP next, or after RBX.
+			for _, bp := range []int{off - 8, off - 16} {
+				if !u.hasORC() && bp >= 0 {
+					s.bp, s.bpKnown = word(b[bp:]), true
+				}
+				next, err := u.walker(r.Task).step(s)
+				if err == nil && u.calls(next.ip, fn.Addr) {
+					return s, true
+				}
 			}
 		}
 	}
@@ -348,7 +356,8 @@ func (u *Unwinder) crashPath(r Running) (state, bool) {
 
 func (u *Unwinder) function(v addr.Virt) (addr.Virt, bool) {
 	s, _, ok := u.p.FindSymbol(v)
-	return s.Addr, ok && u.isText(v)
+	// What the compiler has moved away from a function begins in its middle.
+	return s.Addr, ok && u.isText(v) && !strings.HasSuffix(s.Name, ".cold")
 }
 
 func (u *Unwinder) calls(v, fn addr.Virt) bool {

@@ -292,6 +292,34 @@ func TestWithoutORCTables(t *testing.T) {
 	}
 }
 
+// TestFramePointersPanicked is TestTaskPanicked in a kernel with frame pointers, where
+// what machine_kexec called has pushed RBP next, or RBX before it.
+func TestFramePointersPanicked(t *testing.T) {
+	for _, pushed := range []addr.Virt{8, 16} {
+		c := newCore(t, false)
+		c.Symbol("schedule", 'T', c.fn("plain9")+0x80)
+		c.Write(c.fn("plain9")+0x80, []byte("\x55\x48\x89\xe5")) // push %rbp; mov %rsp,%rbp
+		c.Write(c.fn("plain0"), []byte("\x55\x48\x89\xe5"))
+		hit := arch.Regs{RIP: uint64(c.fn("plain0") + 4), RSP: uint64(c.stack + 0x3000), RBP: uint64(c.stack + 0x3000), CS: kernelCS}
+		c.callOf(c.ret("__crash_kexec"), c.fn("machine_kexec"))
+		at := c.stack + 0x2000
+		chain := func(bp, next addr.Virt, ret string) {
+			c.Uint64(bp, uint64(next))
+			c.Uint64(bp+8, uint64(c.ret(ret)))
+		}
+		c.Uint64(at-0x200, uint64(c.ret("machine_kexec"))) // left over
+		c.Uint64(at, uint64(c.ret("machine_kexec")))
+		c.Uint64(at-pushed, uint64(at+0x20))
+		chain(at+0x20, at+0x60, "__crash_kexec")
+		chain(at+0x60, at+0x101, "exception_entry")
+		c.regs(at+0x100, hit)
+		chain(c.stack+0x3000, 0, "plain1")
+		tr, err := c.unwinder(Running{Task: c.task, Regs: hit, Panic: true}).Task(c.task)
+		check(t, tr, err, "regs machine_kexec 0x40", "frame-pointer __crash_kexec 0x40", "frame-pointer exception_entry 0x40",
+			"frame-pointer !plain0 0x4", "frame-pointer plain1 0x40")
+	}
+}
+
 func TestStacks(t *testing.T) {
 	for _, test := range []struct {
 		name, symbol string

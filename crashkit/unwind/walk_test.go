@@ -271,6 +271,61 @@ func TestWalkFramePointers(t *testing.T) {
 	}
 }
 
+// TestWalkBeforeFrame begins where code has not yet made RBP its own, or there is no code.
+func TestWalkBeforeFrame(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		code   string    // of function 0, before the exception
+		null   bool      // RIP is 0
+		pushed addr.Virt // bytes
+		first  How
+	}{
+		{"the first instruction", "", false, 0, Prologue},
+		{"push %rbp", "\x55", false, 8, Prologue},
+		{"push %rbx; sub $0x10,%rsp", "\x53\x48\x83\xec\x10", false, 0x18, Prologue},
+		{"push %rbp; mov %rsp,%rbp", "\x55\x48\x89\xe5", false, 0, FP},
+		{"a call of NULL", "", true, 0, Prologue},
+	} {
+		f := newFake(end, end, end, end)
+		f.table, f.fp = nil, true
+		f.put(fn(0), []byte(c.code)...)
+		bp := sp0 + 0x40
+		f.word(bp, 0)
+		f.word(bp+8, in(2))
+		if c.first == Prologue {
+			f.word(sp0+c.pushed, in(1))
+		}
+		if c.pushed == 8 {
+			f.word(sp0, bp)
+		}
+		regs := arch.Regs{RIP: uint64(fn(0)) + uint64(len(c.code)), RSP: uint64(sp0), RBP: uint64(bp), CS: kernelCS}
+		if c.null {
+			regs.RIP = 0
+		}
+		want := []level{{IP: addr.Virt(regs.RIP), SP: sp0, How: Regs, Stack: "task", Regs: true}}
+		if c.first == Prologue {
+			want = append(want, level{IP: in(1), SP: sp0 + c.pushed + 8, How: Prologue, Stack: "task"})
+		}
+		want = append(want, level{IP: in(2), SP: bp + 16, How: FP, Stack: "task"})
+		got, _, err := f.walk(t, fromRegs(regs))
+		if diff := cmp.Diff(want, got); diff != "" || err != nil {
+			t.Errorf("%s: walk error %v (-want +got):\n%s", c.name, err, diff)
+		}
+	}
+}
+
+// TestWalkKernelThread ends at the registers that a kernel thread does not have.
+func TestWalkKernelThread(t *testing.T) {
+	f := newFake(end, end)
+	f.table, f.fp = nil, true
+	f.word(sp0+0x10, sp0+0x101)
+	f.word(sp0+0x18, in(1))
+	got, user, err := f.walk(t, state{ip: in(0), sp: sp0, bp: sp0 + 0x10, bpKnown: true, how: Regs})
+	if err != nil || user != nil || len(got) != 2 || got[1].IP != in(1) {
+		t.Errorf("walk = %v, %v, %v; want 2 frames, the second at %v", got, user, err, in(1))
+	}
+}
+
 func TestWalkNonStandard(t *testing.T) {
 	// Function 1 has no unwind data. It saves two registers and makes room for
 	// 0x18 bytes, in which an older return address behind a call of it is left.
