@@ -26,8 +26,9 @@ func btCommand() *Command {
 			{"c", "CPUS", "of the current task of these CPUs, such as 0,2-3"},
 			{"l", "", "file and line of each frame, and the functions inlined there, by debug information"},
 			{"s", "", "the offset in each function"},
-			{"x", "", "offsets in hex"},
+			{"x", "", "offsets and values in hex"},
 			{"how", "", "how each frame was found"},
+			{"locals", "", "parameters and local variables of each frame, by debug information"},
 		},
 		Help: "Without operand shows the stack of the task that crashed, or of the first CPU's. The frames are found by the unwind " +
 			"tables that the kernel and its modules carry, so that none is left over from an earlier call. A frame that had to be found " +
@@ -52,6 +53,8 @@ type trace struct {
 	unwind.Trace
 	// Places has for each frame where its code comes from, innermost first.
 	Places [][]debuginfo.Place `json:"places,omitempty"`
+	// Locals has for each frame the variables of its functions, innermost first.
+	Locals [][]functionLocals `json:"locals,omitempty"`
 	// NoStack says that the task is dead, a zombie, and its stack given back.
 	NoStack bool   `json:"no_stack,omitempty"`
 	Error   string `json:"error,omitempty"` // why the end of the stack was not reached
@@ -88,6 +91,11 @@ func btEach(ctx context.Context, env *Env, args *Args, chosen []kernel.Task) (Re
 		}
 		if args.Has("l") {
 			if t.Places, err = env.framePlaces(t.Frames); err != nil {
+				errs = append(errs, fmt.Errorf("PID %d: %w", task.PID, err))
+			}
+		}
+		if args.Has("locals") {
+			if t.Locals, err = env.locals(t.Trace, args.Has("x")); err != nil {
 				errs = append(errs, fmt.Errorf("PID %d: %w", task.PID, err))
 			}
 		}
@@ -204,6 +212,9 @@ func (r *traces) WriteText(t *Text) {
 				for _, p := range tr.Places[i] {
 					t.String("    " + placeText(p) + "\n")
 				}
+			}
+			if i < len(tr.Locals) {
+				t.locals(tr.Locals[i])
 			}
 		}
 		if tr.User != nil {

@@ -28,13 +28,9 @@ func (e *Env) framePlaces(frames []unwind.Frame) ([][]debuginfo.Place, error) {
 	all := make([][]debuginfo.Place, len(frames))
 	var errs []error
 	said := make(map[string]bool)
-	for i, f := range frames {
-		at := f.IP
-		if f.Regs == nil && !(i == 0 && f.How == unwind.Regs && f.At == 0) {
-			at-- // a return address: the call is before it
-		}
+	for i := range frames {
 		var err error
-		if all[i], err = e.places(at); all[i] == nil {
+		if all[i], err = e.places(debuginfo.Code(frames, i)); all[i] == nil {
 			all[i] = []debuginfo.Place{}
 		}
 		if err != nil && !said[err.Error()] {

@@ -202,7 +202,7 @@ func member(e *die.Entry, typ ref) Member {
 		case v.Class == die.Constant || v.Class == die.Offset: // of version 3
 			bytes = v.U
 		case len(v.B) > 1 && v.B[0] == opPlusUconst:
-			bytes = die.Uleb(v.B[1:])
+			bytes = die.NewCursor(v.B[1:]).Uleb()
 		}
 	}
 	m.Offset = 8 * bytes

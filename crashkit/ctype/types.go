@@ -325,7 +325,7 @@ func (d *declarer) declare(t Type, name string) string {
 			return d.declare(inner, strings.TrimRight(t.Qualifier+" "+name, " "))
 		}
 		s := d.declare(inner, name)
-		if t.Qualifier == "" {
+		if t.Qualifier == "" || qualifiedElems(inner, t.Qualifier) {
 			return s
 		}
 		return t.Qualifier + " " + s
@@ -356,6 +356,17 @@ func (d *declarer) declare(t Type, name string) string {
 		return d.declare(t.Result(), name+"("+strings.Join(ps, ", ")+")")
 	}
 	return spaced("void")
+}
+
+// qualifiedElems reports whether t is an array whose elements have that qualifier, as
+// compilers write a qualified array: once for it and once for them.
+func qualifiedElems(t Type, qualifier string) bool {
+	a, ok := t.(*Array)
+	if !ok {
+		return false
+	}
+	q, ok := a.Elem().(*Qualified)
+	return ok && q.Qualifier == qualifier
 }
 
 // Find returns the member of that name and its offset in bits from the start of

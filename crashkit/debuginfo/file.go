@@ -40,6 +40,7 @@ type File struct {
 
 	aranges func() ([]arange, error)
 	types   func() (*ctype.Set, error)
+	fdes    func() ([]fde, error)
 	mu      sync.Mutex
 	units   map[int64]*unit // by offset in .debug_info
 }
@@ -71,6 +72,7 @@ func open(path string, place func(string) (uint64, bool)) (f *File, err error) {
 	}
 	f.aranges = sync.OnceValues(f.readAranges)
 	f.types = sync.OnceValues(f.readTypes)
+	f.fdes = sync.OnceValues(f.readFDEs)
 	return f, nil
 }
 

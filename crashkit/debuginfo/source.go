@@ -75,22 +75,28 @@ func (s *Source) Close() error {
 	return errors.Join(errs...)
 }
 
+// file returns the file for the code at v, and by how much the code was moved from the
+// addresses in the file.
+func (s *Source) file(v addr.Virt) (f *File, moved uint64, err error) {
+	if m := s.p.ModuleAt(v); m != nil {
+		f, err = s.module(m)
+		return f, 0, err
+	}
+	if f, err = s.vmlinux(); err != nil {
+		return nil, 0, err
+	}
+	// Absent without CONFIG_RANDOMIZE_BASE: not moved.
+	moved, _ = s.p.Info.Uint("KERNELOFFSET", 16)
+	return f, moved, nil
+}
+
 // Places returns where the code at v comes from, see File.Places. The error
 // wraps ErrNone if there is no file for it.
 func (s *Source) Places(v addr.Virt) ([]Place, error) {
-	if m := s.p.ModuleAt(v); m != nil {
-		f, err := s.module(m)
-		if err != nil {
-			return nil, err
-		}
-		return f.Places(uint64(v))
-	}
-	f, err := s.vmlinux()
+	f, moved, err := s.file(v)
 	if err != nil {
 		return nil, err
 	}
-	// Absent without CONFIG_RANDOMIZE_BASE: not moved.
-	moved, _ := s.p.Info.Uint("KERNELOFFSET", 16)
 	return f.Places(uint64(v) - moved)
 }
 

@@ -113,6 +113,7 @@ func (f *File) unitRanges() ([]arange, error) {
 
 // unit is one compilation unit, decoded as far as it was asked for.
 type unit struct {
+	off    int64 // in .debug_info; entries count from here
 	data   *dwarf.Data
 	entry  *dwarf.Entry // DW_TAG_compile_unit
 	ranges [][2]uint64
@@ -164,7 +165,7 @@ func (f *File) unit(off int64) (u *unit, err error) {
 	if err != nil {
 		return nil, err
 	}
-	u = &unit{}
+	u = &unit{off: off}
 	if u.data, err = f.data(info[off : off+int64(n)]); err != nil {
 		return nil, err
 	}

@@ -138,6 +138,7 @@ func Layout() []Need {
 		optional("stacks of exceptions", "struct cea_exception_stacks", "VC_stack", "VC2_stack"),
 		list("stacks of exceptions", "struct cpu_entry_area", "estacks", "entry_stack_page.stack"),
 		list("stacks of tasks", "struct inactive_task_frame", "ret_addr", "bp"),
+		list("variables of tasks", "struct inactive_task_frame", "bx", "r12", "r13", "r14", "r15"),
 		optional("stacks through modules", "struct module", "arch.num_orcs", "arch.orc_unwind_ip", "arch.orc_unwind"), // CONFIG_UNWINDER_ORC
 
 		// include/linux/ftrace.h, kprobes.h, rethook.h

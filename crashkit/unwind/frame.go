@@ -63,6 +63,10 @@ type Trace struct {
 	// kernel; nil for a kernel thread, or if the stack could not be followed
 	// that far.
 	User *arch.Regs `json:"user,omitempty"`
+
+	// Saved has RBX, RBP and R12 to R15 at the first frame, of a task that was switched
+	// out; else it is nil.
+	Saved *arch.Regs `json:"-"`
 }
 
 // Stack is a kernel stack, [Start, End).

@@ -202,7 +202,32 @@ func (u *Unwinder) Task(task addr.Virt) (Trace, error) {
 	if err != nil {
 		return Trace{Task: task, Frames: []Frame{}}, fmt.Errorf("task %v: %w", task, err)
 	}
-	return u.trace(u.walker(task), s)
+	t, err := u.trace(u.walker(task), s)
+	t.Saved = u.saved(o)
+	return t, err
+}
+
+// saved returns the registers that a task which was switched out will get back; nil if
+// they cannot be read.
+func (u *Unwinder) saved(task ctype.Object) *arch.Regs {
+	sp, err := task.Member("thread.sp").Ptr()
+	if err != nil {
+		return nil
+	}
+	f := u.p.ObjectAt(sp, "struct inactive_task_frame")
+	var r arch.Regs
+	for _, m := range []struct {
+		to   *uint64
+		from ctype.Object
+	}{
+		{&r.RBX, f.Member("bx")}, {&r.RBP, f.Member("bp")}, {&r.R12, f.Member("r12")},
+		{&r.R13, f.Member("r13")}, {&r.R14, f.Member("r14")}, {&r.R15, f.Member("r15")},
+	} {
+		if *m.to, err = m.from.Uint(); err != nil {
+			return nil
+		}
+	}
+	return &r
 }
 
 // fromCPU unwinds the stack of a task that was on a CPU.

@@ -18,3 +18,5 @@ done
 size=$(size -A virtio_blk.ko | awk '$1 == ".text" {print $2}')
 seq 0 13 $((size - 1)) | while read -r i; do printf '0x%x\n' "$i"; done |
 	addr2line -a -f -i -j .text -e virtio_blk.ko > virtio_blk.addr2line
+# vmlinux.frames is what readelf --debug-dump=frames-interp says of __do_sys_finit_module, do_init_module,
+# do_one_initcall and exc_page_fault in ../../testdata/nullderef-6.1.vmlinux.

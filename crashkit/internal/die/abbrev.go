@@ -102,19 +102,19 @@ func (t *table) parse(u *Unit) (int, error) {
 	if at >= uint64(len(section)) {
 		return 0, fmt.Errorf("abbreviations at %#x: %w", at, ErrCut)
 	}
-	c := cursor{b: section[at:]}
+	c := Cursor{b: section[at:]}
 	inOrder := true
 	for {
-		code := c.uleb()
+		code := c.Uleb()
 		if code == 0 || c.bad {
 			break
 		}
-		a := abbrev{code: code, tag: dwarf.Tag(c.uleb()), children: c.u8() != 0}
+		a := abbrev{code: code, tag: dwarf.Tag(c.Uleb()), children: c.U8() != 0}
 		first := len(t.specs)
 		for {
-			s := spec{attr: dwarf.Attr(c.uleb()), form: form(min(c.uleb(), uint64(^form(0))))}
+			s := spec{attr: dwarf.Attr(c.Uleb()), form: form(min(c.Uleb(), uint64(^form(0))))}
 			if s.form == formImplicitConst {
-				s.implicit = c.sleb()
+				s.implicit = c.Sleb()
 			}
 			if c.bad || s.attr == 0 && s.form == 0 {
 				break

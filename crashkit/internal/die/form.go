@@ -3,7 +3,6 @@ package die
 import (
 	"bytes"
 	"debug/dwarf"
-	"encoding/binary"
 )
 
 // form says how the value of an attribute is written (DWARF 5, section 7.5.6).
@@ -84,115 +83,27 @@ type Value struct {
 	B      []byte
 }
 
-// cursor reads b. Past the end it reads zeroes and is bad.
-type cursor struct {
-	b   []byte
-	at  int
-	bad bool
-}
-
-func (c *cursor) take(n uint64) []byte {
-	if n > uint64(len(c.b)-c.at) {
-		c.bad, c.at = true, len(c.b)
-		return nil
-	}
-	b := c.b[c.at : c.at+int(n)]
-	c.at += int(n)
-	return b
-}
-
-func (c *cursor) u8() uint8 {
-	if c.at < len(c.b) {
-		c.at++
-		return c.b[c.at-1]
-	}
-	c.bad = true
-	return 0
-}
-
-func (c *cursor) u16() uint64 {
-	if b := c.take(2); b != nil {
-		return uint64(binary.LittleEndian.Uint16(b))
-	}
-	return 0
-}
-
-func (c *cursor) u24() uint64 { return c.u16() | uint64(c.u8())<<16 }
-
-func (c *cursor) u32() uint64 {
-	if b := c.take(4); b != nil {
-		return uint64(binary.LittleEndian.Uint32(b))
-	}
-	return 0
-}
-
-func (c *cursor) u64() uint64 {
-	if b := c.take(8); b != nil {
-		return binary.LittleEndian.Uint64(b)
-	}
-	return 0
-}
-
-func (c *cursor) offset(wide bool) uint64 {
-	if wide {
-		return c.u64()
-	}
-	return c.u32()
-}
-
-// uleb reads an unsigned LEB128; bits above 64 are lost.
-func (c *cursor) uleb() uint64 {
-	var v uint64
-	for shift := uint(0); ; shift += 7 {
-		b := c.u8()
-		if shift < 64 {
-			v |= uint64(b&0x7f) << shift
-		}
-		if b < 0x80 {
-			return v
-		}
-	}
-}
-
-// sleb reads a signed LEB128.
-func (c *cursor) sleb() int64 {
-	var v int64
-	for shift := uint(0); ; {
-		b := c.u8()
-		if shift < 64 {
-			v |= int64(b&0x7f) << shift
-		}
-		shift += 7
-		if b < 0x80 {
-			if b&0x40 != 0 && shift < 64 {
-				v |= -1 << shift
-			}
-			return v
-		}
-	}
-}
-
 // value reads a value of unit u.
-func (c *cursor) value(u *Unit, s *spec) Value {
+func (c *Cursor) value(u *Unit, s *spec) Value {
 	v := Value{Attr: s.attr, form: s.form}
 	if v.form == formIndirect {
-		v.form = form(min(c.uleb(), uint64(^form(0))))
+		v.form = form(min(c.Uleb(), uint64(^form(0))))
 	}
 	switch v.form {
 	case formData1:
-		v.Class, v.U = Constant, uint64(c.u8())
+		v.Class, v.U = Constant, uint64(c.U8())
 	case formData2:
-		v.Class, v.U = Constant, c.u16()
+		v.Class, v.U = Constant, c.U16()
 	case formData4:
-		v.Class, v.U = Constant, c.u32()
+		v.Class, v.U = Constant, c.U32()
 	case formData8:
-		v.Class, v.U = Constant, c.u64()
+		v.Class, v.U = Constant, c.U64()
 	case formData16:
-		v.Class, v.B = Block, c.take(16)
+		v.Class, v.B = Block, c.Take(16)
 	case formUdata:
-		v.Class, v.U = Constant, c.uleb()
+		v.Class, v.U = Constant, c.Uleb()
 	case formSdata:
-		v.Class, v.Signed, v.U = Constant, true, uint64(c.sleb())
+		v.Class, v.Signed, v.U = Constant, true, uint64(c.Sleb())
 	case formImplicitConst:
 		v.Class, v.Signed, v.U = Constant, true, uint64(s.implicit)
 	case formStrp, formLineStrp:
@@ -204,37 +115,37 @@ func (c *cursor) value(u *Unit, s *spec) Value {
 			c.bad, c.at = true, len(c.b)
 			break
 		}
-		v.B = c.take(uint64(n))
+		v.B = c.Take(uint64(n))
 		c.at++
 	case formStrx:
-		v.Class, v.U = String, c.uleb()
+		v.Class, v.U = String, c.Uleb()
 	case formStrx1:
-		v.Class, v.U = String, uint64(c.u8())
+		v.Class, v.U = String, uint64(c.U8())
 	case formStrx2:
-		v.Class, v.U = String, c.u16()
+		v.Class, v.U = String, c.U16()
 	case formStrx3:
 		v.Class, v.U = String, c.u24()
 	case formStrx4:
-		v.Class, v.U = String, c.u32()
+		v.Class, v.U = String, c.U32()
 	case formRef1:
-		v.Class, v.U = Ref, u.Off+uint64(c.u8())
+		v.Class, v.U = Ref, u.Off+uint64(c.U8())
 	case formRef2:
-		v.Class, v.U = Ref, u.Off+c.u16()
+		v.Class, v.U = Ref, u.Off+c.U16()
 	case formRef4:
-		v.Class, v.U = Ref, u.Off+c.u32()
+		v.Class, v.U = Ref, u.Off+c.U32()
 	case formRef8:
-		v.Class, v.U = Ref, u.Off+c.u64()
+		v.Class, v.U = Ref, u.Off+c.U64()
 	case formRefUdata:
-		v.Class, v.U = Ref, u.Off+c.uleb()
+		v.Class, v.U = Ref, u.Off+c.Uleb()
 	case formRefAddr:
 		v.Class = Ref
 		if u.version == 2 && u.addrSize == 8 {
-			v.U = c.u64()
+			v.U = c.U64()
 		} else {
 			v.U = c.offset(u.wide)
 		}
 	case formFlag:
-		v.Class, v.U = Flag, uint64(c.u8())
+		v.Class, v.U = Flag, uint64(c.U8())
 	case formFlagPresent:
 		v.Class, v.U = Flag, 1
 	case formSecOffset:
@@ -243,54 +154,44 @@ func (c *cursor) value(u *Unit, s *spec) Value {
 		v.Class = Address
 		switch u.addrSize {
 		case 8:
-			v.U = c.u64()
+			v.U = c.U64()
 		case 4:
-			v.U = c.u32()
+			v.U = c.U32()
 		default:
 			c.bad = true
 		}
 	case formAddrx:
-		v.Class, v.U = Address, c.uleb()
+		v.Class, v.U = Address, c.Uleb()
 	case formAddrx1:
-		v.Class, v.U = Address, uint64(c.u8())
+		v.Class, v.U = Address, uint64(c.U8())
 	case formAddrx2:
-		v.Class, v.U = Address, c.u16()
+		v.Class, v.U = Address, c.U16()
 	case formAddrx3:
 		v.Class, v.U = Address, c.u24()
 	case formAddrx4:
-		v.Class, v.U = Address, c.u32()
+		v.Class, v.U = Address, c.U32()
 	case formExprloc:
-		v.Class, v.Expr, v.B = Block, true, c.take(c.uleb())
+		v.Class, v.Expr, v.B = Block, true, c.Take(c.Uleb())
 	case formBlock:
-		v.Class, v.B = Block, c.take(c.uleb())
+		v.Class, v.B = Block, c.Take(c.Uleb())
 	case formBlock1:
-		v.Class, v.B = Block, c.take(uint64(c.u8()))
+		v.Class, v.B = Block, c.Take(uint64(c.U8()))
 	case formBlock2:
-		v.Class, v.B = Block, c.take(c.u16())
+		v.Class, v.B = Block, c.Take(c.U16())
 	case formBlock4:
-		v.Class, v.B = Block, c.take(c.u32())
+		v.Class, v.B = Block, c.Take(c.U32())
 	case formLoclistx:
-		v.Class, v.U = Loclist, c.uleb()
+		v.Class, v.U = Loclist, c.Uleb()
 	case formRnglistx:
-		v.U = c.uleb()
+		v.U = c.Uleb()
 	case formRefSig8, formRefSup8:
-		v.U = c.u64()
+		v.U = c.U64()
 	case formRefSup4:
-		v.U = c.u32()
+		v.U = c.U32()
 	case formStrpSup, formGNURefAlt, formGNUStrpAlt:
 		v.U = c.offset(u.wide)
 	default:
 		c.bad = true // what follows cannot be found
-	}
-	return v
-}
-
-// Uleb decodes the unsigned LEB128 that b begins with, 0 if it is cut off.
-func Uleb(b []byte) uint64 {
-	c := cursor{b: b}
-	v := c.uleb()
-	if c.bad {
-		return 0
 	}
 	return v
 }

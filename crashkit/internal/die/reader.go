@@ -23,7 +23,7 @@ type Entry struct {
 type Reader struct {
 	u   *Unit
 	t   *table
-	c   cursor
+	c   Cursor
 	err error
 }
 
@@ -38,7 +38,7 @@ func (u *Unit) Reader(off uint64) (*Reader, error) {
 }
 
 func (u *Unit) reader(off uint64, t *table) *Reader {
-	r := &Reader{u: u, t: t, c: cursor{b: u.d.Info[u.Off:u.End]}}
+	r := &Reader{u: u, t: t, c: Cursor{b: u.d.Info[u.Off:u.End]}}
 	r.seek(off)
 	return r
 }
@@ -60,7 +60,7 @@ func (r *Reader) Next(e *Entry) bool {
 		return false
 	}
 	e.Off, e.u, e.Values = r.u.Off+uint64(r.c.at), r.u, e.Values[:0]
-	code := r.c.uleb()
+	code := r.c.Uleb()
 	if code == 0 {
 		e.Tag, e.Children = 0, false
 		return true
@@ -247,7 +247,7 @@ func (r *Reader) Find(e *Entry, wanted Tags) iter.Seq[*Entry] {
 // wanted and its form tells where it ends. Otherwise nothing happens.
 func (r *Reader) pass(wanted Tags) bool {
 	at := r.c.at
-	a := r.t.find(r.c.uleb()) // nil for the 0 that ends a list
+	a := r.t.find(r.c.Uleb()) // nil for the 0 that ends a list
 	if a != nil && !r.c.bad && !wanted.has(a.tag) {
 		rest := len(r.c.b) - r.c.at
 		switch {
