@@ -41,7 +41,7 @@ func TestTypesFromDWARF(t *testing.T) {
 
 	p := fixture.Open(t)
 	p.SetTypes(ctype.Empty()) // as if the kernel had none
-	debug := debuginfo.New(p, fixture.Path(t, fixture.NullDeref), fixture.Path(t, fixture.VMLinux))
+	debug := debuginfo.New(p, fixture.Path(t, fixture.NullDeref), fixture.Path(t, fixture.VMLinux), nil)
 	defer debug.Close()
 	if err := debug.SupplyTypes(); err != nil {
 		t.Fatal(err)

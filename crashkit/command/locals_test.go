@@ -16,7 +16,7 @@ import (
 func TestLocals(t *testing.T) {
 	p := fixture.Open(t)
 	env := NewEnv(p, fixture.NullDeref)
-	env.Debug = debuginfo.New(p, fixture.Path(t, fixture.NullDeref), fixture.Path(t, fixture.VMLinux))
+	env.Debug = debuginfo.New(p, fixture.Path(t, fixture.NullDeref), fixture.Path(t, fixture.VMLinux), nil)
 	defer env.Debug.Close()
 	a := Run(t.Context(), env, "bt --locals")
 	traces, ok := a.Result.(*traces)

@@ -17,15 +17,21 @@ import (
 // Source is the debug information of a crashed kernel and of its modules, opened
 // as it is asked for. It is safe for concurrent use.
 type Source struct {
-	p       *crashkit.Program
-	beside  string // the folder of the dump
-	named   bool   // the kernel's file was given
-	root    string // what the distributions' places are below; "" but in tests
-	vmlinux func() (*File, error)
+	p      *crashkit.Program
+	beside string // the folder of the dump
+	named  bool   // the kernel's file was given
+	pack   string // the package that was given instead
+	root   string // what the distributions' places are below; "" but in tests
+	// cacheDir is where files of packages are kept; "" for the user's cache.
+	cacheDir string
+	notify   func(string)
+	vmlinux  func() (*File, error)
 
-	mu      sync.Mutex
-	modules map[*crashkit.Module]*moduleFile
-	objects func() map[string][]string // objects of modules by name, below the distributions' folders
+	mu       sync.Mutex
+	kernel   *File // what vmlinux opened
+	modules  map[*crashkit.Module]*moduleFile
+	unpacked map[string]bool            // packages whose modules were unpacked
+	objects  func() map[string][]string // objects of modules by name, below the distributions' folders
 }
 
 type moduleFile struct {
@@ -34,16 +40,32 @@ type moduleFile struct {
 }
 
 // New returns the debug information for p, whose dump is the file at path.
-// Vmlinux is the kernel's file; if it is "", it is looked for beside the dump and
-// where distributions install it, by its build ID. Files are opened when they are
-// needed: see Check.
-func New(p *crashkit.Program, path, vmlinux string) *Source {
-	s := &Source{p: p, beside: filepath.Dir(path), named: vmlinux != "", modules: make(map[*crashkit.Module]*moduleFile)}
-	s.vmlinux = sync.OnceValues(func() (*File, error) {
-		if vmlinux != "" {
-			return s.openKernel(vmlinux)
+// Vmlinux is the kernel's file, or a package that has it: a .deb or .rpm of debug
+// information, or the file compressed. If it is "", file or package are looked for beside the dump and
+// where distributions install the file, by its build ID. Files are opened when they are
+// needed: see Check. Notify, which may be nil, is called before a package is unpacked,
+// to the user's cache.
+func New(p *crashkit.Program, path, vmlinux string, notify func(string)) *Source {
+	s := &Source{
+		p: p, beside: filepath.Dir(path), named: vmlinux != "", notify: notify,
+		modules: make(map[*crashkit.Module]*moduleFile), unpacked: make(map[string]bool),
+	}
+	if vmlinux != "" && isPackage(vmlinux) {
+		s.pack = vmlinux
+	}
+	s.vmlinux = sync.OnceValues(func() (f *File, err error) {
+		switch {
+		case s.pack != "":
+			f, err = s.openPackage(s.pack)
+		case vmlinux != "":
+			f, err = s.openKernel(vmlinux)
+		default:
+			f, err = s.findKernel()
 		}
-		return s.findKernel()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.kernel = f
+		return f, err
 	})
 	s.objects = sync.OnceValue(s.findObjects)
 	return s
@@ -62,11 +84,11 @@ func (s *Source) Named() bool { return s.named }
 // Close releases all files.
 func (s *Source) Close() error {
 	var errs []error
-	if f, err := s.vmlinux(); err == nil {
-		errs = append(errs, f.Close())
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.kernel != nil { // it was asked for
+		errs = append(errs, s.kernel.Close())
+	}
 	for _, m := range s.modules {
 		if m.f != nil {
 			errs = append(errs, m.f.Close())
@@ -130,13 +152,18 @@ func (s *Source) openKernel(path string) (*File, error) {
 		return nil, err
 	}
 	if f.BuildID != want {
-		got := f.BuildID
-		if got == "" {
-			got = "none"
-		}
-		return nil, errors.Join(fmt.Errorf("%s is not the kernel of this dump: its build ID is %s, the dump's is %s", path, got, want), f.Close())
+		return nil, errors.Join(fmt.Errorf("%s is not the kernel of this dump: %w", path, errBuildID{f.BuildID, want}), f.Close())
 	}
 	return f, nil
+}
+
+// openPackage opens the kernel's file in a package.
+func (s *Source) openPackage(pack string) (*File, error) {
+	path, err := s.kernelFrom(pack)
+	if err != nil {
+		return nil, err
+	}
+	return s.openKernel(path)
 }
 
 // The dump names the kernel and its modules, and it is not to be trusted: with
@@ -179,6 +206,9 @@ func (s *Source) findKernel() (*File, error) {
 		filepath.Join(s.root, "/boot/vmlinux-"+release),
 		s.byBuildID(id),
 	}
+	if path, err := s.cached(id); err == nil {
+		places = append(places, path)
+	}
 	var others []error
 	for _, path := range places {
 		if st, err := os.Stat(path); path == "" || err != nil || !st.Mode().IsRegular() {
@@ -193,6 +223,13 @@ func (s *Source) findKernel() (*File, error) {
 		default: // stripped
 			others = append(others, f.Close())
 		}
+	}
+	for _, pack := range s.packages() {
+		f, err := s.openPackage(pack)
+		if err == nil {
+			return f, nil
+		}
+		others = append(others, err)
 	}
 	if err := errors.Join(others...); err != nil {
 		return nil, fmt.Errorf("%w for %s: %w", ErrNone, release, err)
@@ -233,23 +270,44 @@ func (s *Source) findModule(m *crashkit.Module) (*File, error) {
 		filepath.Join(s.beside, m.Name+".ko"),
 		s.byBuildID(id),
 	}
+	if dashed := strings.ReplaceAll(m.Name, "_", "-"); dashed != m.Name { // as most files are called
+		paths = append(paths, filepath.Join(s.beside, dashed+".ko.debug"), filepath.Join(s.beside, dashed+".ko"))
+	}
+	if path, err := s.cached(id); err == nil {
+		paths = append(paths, path)
+	}
 	var others []error
-	for _, path := range append(paths, s.objects()[m.Name]...) {
+	open := func(path string) *File {
 		if st, err := os.Stat(path); path == "" || err != nil || !st.Mode().IsRegular() {
-			continue
+			return nil
 		}
 		f, err := OpenModule(path, place)
 		switch {
 		case err != nil:
 			others = append(others, err)
-			continue
+			return nil
 		case !f.Any(): // stripped: the .ko.debug may be elsewhere
 			others = append(others, f.Close())
-			continue
+			return nil
 		case f.BuildID == id:
+			return f
+		}
+		others = append(others, fmt.Errorf("%s is not the module of this dump: %w", path, errBuildID{f.BuildID, id}), f.Close())
+		return nil
+	}
+	for _, path := range append(paths, s.objects()[m.Name]...) {
+		if f := open(path); f != nil {
 			return f, nil
 		}
-		others = append(others, fmt.Errorf("%s is not the module of this dump: its build ID is %s, the dump's is %s", path, f.BuildID, id), f.Close())
+	}
+	for _, pack := range s.packages() {
+		path, ok, err := s.moduleFrom(pack, id)
+		others = append(others, err)
+		if ok {
+			if f := open(path); f != nil {
+				return f, nil
+			}
+		}
 	}
 	if err := errors.Join(others...); err != nil {
 		return nil, fmt.Errorf("%w for module %s: %w", ErrNone, m.Name, err)

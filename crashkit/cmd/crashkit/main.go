@@ -14,6 +14,9 @@
 // says what memory a raw image has: START-END,… or a file such as the guest's
 // /proc/iomem; see [dump.ParseRAM].
 //
+// VMLINUX is the kernel's file with debug information, or a package that has it; see
+// [debuginfo.New].
+//
 // Exit status: 0 all is well, 1 a command failed or could answer only in part,
 // 2 wrong usage, 3 the dump cannot be opened or VMLINUX is not its kernel.
 package main
@@ -194,7 +197,7 @@ func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
 		return exitOpen
 	}
 	defer p.Close()
-	debug := debuginfo.New(p, o.paths[0], vmlinux)
+	debug := debuginfo.New(p, o.paths[0], vmlinux, o.dump.Notify)
 	defer debug.Close()
 	if vmlinux != "" {
 		if err := debug.Check(); err != nil {
