@@ -12,21 +12,25 @@ import (
 const maxCPUs = 64 << 10
 
 // CPUs returns the numbers of the CPUs in a cpumask, such as "__cpu_online_mask"
-// (include/linux/cpumask.h), ascending.
+// (include/linux/cpumask.h), ascending. A mask is an array of words, so no types
+// are asked.
 func (p *Program) CPUs(mask string) ([]int, error) {
-	words := p.Object(mask).Member("bits")
-	if err := words.Err(); err != nil {
-		return nil, err
+	s, ok := p.Syms.Lookup(mask)
+	if !ok {
+		return nil, fmt.Errorf("symbol %s: %w", mask, ctype.ErrNotFound)
 	}
-	n := min(words.Len(), maxCPUs/64)
+	n := int(min(s.Size/8, maxCPUs/64)) // what follows it may be padding
+	if t, err := p.Type("struct cpumask"); err == nil {
+		n = int(min(t.Size()/8, maxCPUs/64))
+	}
 	if ids, err := p.Object("nr_cpu_ids").Uint(); err == nil && ids > 0 {
 		n = min(n, int(min(ids, maxCPUs)+63)/64)
 	}
 	var cpus []int
 	for i := range n {
-		w, err := words.Index(i).Uint()
+		w, err := p.Uint64(s.Addr + addr.Virt(8*i))
 		if err != nil {
-			return cpus, err
+			return cpus, fmt.Errorf("%s: %w", mask, err)
 		}
 		for ; w != 0; w &= w - 1 {
 			cpus = append(cpus, i*64+bits.TrailingZeros64(w))

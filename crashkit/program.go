@@ -343,7 +343,7 @@ var globalTypes = map[string]string{
 	"init_uts_ns":         "struct uts_namespace",
 	"init_pid_ns":         "struct pid_namespace",
 	"modules":             "struct list_head",
-	"panic_cpu":           "atomic_t",
+	"panic_cpu":           "int", // an atomic_t, which has nothing else
 	"avenrun":             "unsigned long",
 	"jiffies_64":          "u64",
 	"jiffies":             "unsigned long",

@@ -140,6 +140,17 @@ func TestCPUsCutByNumber(t *testing.T) {
 	}
 }
 
+func TestCPUsWithoutTypes(t *testing.T) {
+	c := coretest.New(t, nil)
+	mask := c.Data(16)
+	c.Symbol("__cpu_online_mask", 'D', mask)
+	c.Symbol("behind", 'D', mask+16)
+	c.Uint64(mask+8, 1<<3)
+	if got, err := c.Open(t).CPUs("__cpu_online_mask"); err != nil || !slices.Equal(got, []int{67}) {
+		t.Errorf("CPUs = %v, %v; want 67", got, err)
+	}
+}
+
 // A kernel built without SMP has no table of offsets.
 func TestPerCPUWithoutSMP(t *testing.T) {
 	c := newCore(t)

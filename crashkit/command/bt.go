@@ -48,6 +48,10 @@ type traces struct {
 
 type traceStyle struct{ offsets, hex, how bool }
 
+func styleOf(args *Args) traceStyle {
+	return traceStyle{args.Has("s") || args.Has("x"), args.Has("x"), args.Has("how")}
+}
+
 type trace struct {
 	Task kernel.Task `json:"task"`
 	unwind.Trace
@@ -61,6 +65,9 @@ type trace struct {
 }
 
 func bt(ctx context.Context, env *Env, args *Args) (Result, error) {
+	if env.Program.Types.IsEmpty() {
+		return btCPUs(ctx, env, args)
+	}
 	chosen, err := btTasks(env, args)
 	if err != nil && len(chosen) == 0 {
 		return nil, err
@@ -73,7 +80,7 @@ func bt(ctx context.Context, env *Env, args *Args) (Result, error) {
 func btEach(ctx context.Context, env *Env, args *Args, chosen []kernel.Task) (Result, error) {
 	u, err := env.unwinder()
 	errs := []error{err}
-	r := &traces{Traces: []trace{}, style: traceStyle{args.Has("s") || args.Has("x"), args.Has("x"), args.Has("how")}}
+	r := &traces{Traces: []trace{}, style: styleOf(args)}
 	for _, task := range chosen {
 		if err := ctx.Err(); err != nil {
 			return r, errors.Join(append(errs, err)...)
@@ -100,6 +107,51 @@ func btEach(ctx context.Context, env *Env, args *Args, chosen []kernel.Task) (Re
 			}
 		}
 		r.Traces = append(r.Traces, t)
+	}
+	return r, errors.Join(errs...)
+}
+
+// btCPUs unwinds the stacks of CPUs in a kernel whose types, and so tasks, are not known.
+func btCPUs(ctx context.Context, env *Env, args *Args) (Result, error) {
+	if len(args.Operands) > 0 {
+		return nil, errors.New("without types no task can be found: only what ran on a CPU (-a, -c)")
+	}
+	u, err := env.unwinder()
+	if u == nil {
+		return nil, err
+	}
+	cpus, _ := kernel.CPUs(env.Program) // the error was the unwinder's too
+	var wanted []int
+	list, some := args.Value("c")
+	switch panicked, ok, _ := kernel.PanicCPU(env.Program); {
+	case some:
+		var perr error
+		if wanted, perr = parseCPUs(list); perr != nil {
+			return nil, args.usage("-c: %v", perr)
+		}
+	case ok && !args.Has("a"):
+		wanted = []int{panicked}
+	default:
+		for _, c := range cpus {
+			wanted = append(wanted, c.CPU)
+		}
+	}
+	errs := []error{err}
+	r := &traces{Traces: []trace{}, style: styleOf(args)}
+	for _, cpu := range wanted {
+		t := trace{Task: kernel.Task{PID: -1, CPU: cpu}}
+		if i := slices.IndexFunc(cpus, func(c kernel.CPU) bool { return c.CPU == cpu }); i >= 0 {
+			t.Task.PID = cpus[i].PID
+		}
+		t.Trace, err = u.CPU(cpu)
+		if err != nil {
+			t.Error = err.Error()
+			errs = append(errs, fmt.Errorf("CPU %d: %w", cpu, err))
+		}
+		r.Traces = append(r.Traces, t)
+		if err := ctx.Err(); err != nil {
+			return r, errors.Join(append(errs, err)...)
+		}
 	}
 	return r, errors.Join(errs...)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"crashlab/crashkit"
+	"crashlab/crashkit/ctype"
 	"crashlab/crashkit/internal/fixture"
 	"crashlab/crashkit/unwind"
 )
@@ -137,6 +138,44 @@ func TestBtKernelTrace(t *testing.T) {
 	}
 	if diff := cmp.Diff(kernelTrace(t), got); diff != "" {
 		t.Errorf("bt (-kernel's trace +ours):\n%s", diff)
+	}
+}
+
+// TestBtWithoutTypes says that the stacks of CPUs are found in a kernel without types too,
+// but for what only the list of modules could tell.
+func TestBtWithoutTypes(t *testing.T) {
+	env := fixtureEnv(t)
+	env.Program.SetTypes(ctype.Empty())
+	a := Run(t.Context(), env, "bt")
+	all := a.Result.(*traces).Traces
+	if len(all) != 1 || all[0].Task.PID != 350 {
+		t.Fatalf("bt has %+v; want the stack of PID 350", all)
+	}
+	frames := all[0].Frames
+	i := slices.IndexFunc(frames, func(f unwind.Frame) bool { return f.Exception() })
+	if i < 0 || frames[i].IP != 0xffffffffc0598016 {
+		t.Fatalf("bt's exception is frame %d of %+v; want one at ffffffffc0598016", i, frames)
+	}
+	var got, want []string
+	for _, f := range frames[i+1:] {
+		got = append(got, fmt.Sprintf("%s+%#x/%#x", f.Symbol, f.Offset, f.Size))
+	}
+	for _, l := range kernelTrace(t) {
+		if !strings.HasSuffix(l, "]") {
+			want = append(want, l)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("bt (-kernel's trace +ours):\n%s", diff)
+	}
+	if frames[0].Symbol != "machine_kexec" || !frames[i].Reliable || frames[i+1].Reliable || a.Err == nil {
+		t.Errorf("bt = %+v, %v; want frames from machine_kexec to the exception, and behind the module's a guess", frames, a.Err)
+	}
+	if a = Run(t.Context(), env, "bt -a"); len(a.Result.(*traces).Traces) != 2 {
+		t.Errorf("bt -a has %d stacks; want one for each CPU", len(a.Result.(*traces).Traces))
+	}
+	if a = Run(t.Context(), env, "bt 1"); a.Err == nil || !strings.Contains(a.Error, "without types no task") {
+		t.Errorf("bt 1: %v; want an error that tells of types", a.Err)
 	}
 }
 

@@ -67,6 +67,15 @@ var spellings = map[string]string{
 	"unsigned long long": "long long unsigned int",
 }
 
+// basics are the base types that every x86-64 kernel has alike, for a Set that has not
+// got them.
+var basics = map[string]*Int{
+	"int":           {Name: "int", Bytes: 4, Signed: true},
+	"unsigned int":  {Name: "unsigned int", Bytes: 4},
+	"unsigned long": {Name: "long unsigned int", Bytes: 8},
+	"u64":           {Name: "long long unsigned int", Bytes: 8},
+}
+
 // Lookup returns the type called name: "struct task_struct", "union x",
 // "enum y", or the name of a typedef or base type. A name without a keyword
 // means a typedef or base type if there is one, else a struct, union or enum.
@@ -81,6 +90,9 @@ func (s *Set) Lookup(name string) (Type, error) {
 		t = s.lookup("", spellings[name])
 	}
 	if t == nil {
+		if basic, ok := basics[name]; ok {
+			return basic, nil
+		}
 		return nil, fmt.Errorf("type %s: %w", name, ErrNotFound)
 	}
 	return t, nil

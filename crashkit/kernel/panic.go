@@ -89,8 +89,8 @@ func Taints(p *crashkit.Program) ([]Taint, error) {
 func PanicCPU(p *crashkit.Program) (cpu int, ok bool, err error) {
 	var e Problems
 	for _, o := range []ctype.Object{
-		p.Object("panic_cpu").Member("counter"), // set by panic() and crash_kexec()
-		p.Object("crashing_cpu"),                // set where x86 stops the other CPUs
+		p.Object("panic_cpu"),    // set by panic() and crash_kexec()
+		p.Object("crashing_cpu"), // set where x86 stops the other CPUs
 	} {
 		v, err := o.Int()
 		switch {
@@ -135,7 +135,9 @@ func CPUs(p *crashkit.Program) ([]CPU, error) {
 	cpus := make([]CPU, len(ids))
 	for i, id := range ids {
 		c := CPU{CPU: id, PID: -1, Panic: panicked && id == panicCPU}
-		c.Task = c.Problems.ptr(p.PerCPUObject("runqueues", "struct rq", id).Member("curr"))
+		if !p.Types.IsEmpty() {
+			c.Task = c.Problems.ptr(p.PerCPUObject("runqueues", "struct rq", id).Member("curr"))
+		}
 		s, ok, err := dump.PRStatus{}, false, nerr
 		if nerr == nil {
 			s, ok, err = notes.read(id)
@@ -194,8 +196,12 @@ type crashNoteBuf struct {
 	size uint64
 }
 
-// maxNote bounds the size of note_buf_t, some 370 bytes on x86-64.
-const maxNote = 4096
+// maxNote bounds the size of note_buf_t, some 370 bytes on x86-64; minNote is what an
+// NT_PRSTATUS with its header and the end behind it has.
+const (
+	maxNote = 4096
+	minNote = 20 + 336 + 12
+)
 
 func crashNotes(p *crashkit.Program) (crashNoteBuf, error) {
 	s, ok := p.Syms.Lookup("crash_notes")
@@ -209,11 +215,11 @@ func crashNotes(p *crashkit.Program) (crashNoteBuf, error) {
 	if v == 0 {
 		return crashNoteBuf{}, errors.New("crash_notes is NULL: no memory for them")
 	}
-	t, err := p.Type("note_buf_t")
-	if err != nil {
-		return crashNoteBuf{}, err
+	n := crashNoteBuf{p, addr.Virt(v), minNote}
+	if t, err := p.Type("note_buf_t"); err == nil {
+		n.size = min(t.Size(), maxNote)
 	}
-	return crashNoteBuf{p, addr.Virt(v), min(t.Size(), maxNote)}, nil
+	return n, nil
 }
 
 // read returns the note of a CPU; ok is false if it left none.

@@ -20,7 +20,7 @@ func Unwinder(p *crashkit.Program) (*unwind.Unwinder, addr.Virt, error) {
 		if c.Panic {
 			panicked = c.Task
 		}
-		if c.Task != 0 && c.Regs != nil {
+		if c.Regs != nil && (c.Task != 0 || p.Types.IsEmpty()) {
 			running = append(running, unwind.Running{Task: c.Task, CPU: c.CPU, Regs: *c.Regs, Panic: c.Panic})
 		}
 	}

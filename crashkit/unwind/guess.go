@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"crashlab/crashkit/addr"
+	"crashlab/crashkit/arch"
 )
 
 // framePointer returns the caller of s in a kernel built with frame pointers
@@ -54,29 +55,55 @@ func (w *walker) framePointer(s state) (state, error) {
 	return next, nil
 }
 
-// scan emits what looks like a return address on the rest of the stack that s is
-// on. Calls that have returned leave such words behind, so these frames are not
-// reliable; they are the last resort.
-func (w *walker) scan(s state, emit func(state)) {
+// maxSteps bounds how many frames are looked at to find the one where a stack goes on.
+const maxSteps = 4 * maxFrames
+
+// scan looks for the caller of s among the words on the rest of the stack that s is on:
+// the first return address from which the stack can be followed to its end, which is
+// what it returns. If there is none it emits all of them. Calls that have returned leave such words
+// behind, so these frames are not reliable; they are the last resort.
+func (w *walker) scan(s state, emit func(state)) *arch.Regs {
 	stack := w.stack
 	if !stack.Contains(s.sp, 8) {
 		stack = w.own
 		if !stack.Contains(s.sp, 8) {
 			var ok bool
 			if stack, ok = w.m.stackAt(s.sp); !ok {
-				return
+				return nil
 			}
 		}
 	}
+	w.stack = stack
+	var all []state
+	steps := maxSteps
 	for v := (s.sp + 7) &^ 7; stack.Contains(v, 8); v += 8 {
 		ip, err := w.word(v)
 		if err != nil {
-			return
+			break
 		}
-		if w.m.isReturn(ip) {
-			emit(state{ip: ip, at: v, sp: v + 8, how: Scan, guessed: true})
+		if !w.m.isReturn(ip) {
+			continue
+		}
+		c := state{ip: ip, at: v, sp: v + 8, how: Scan, guessed: true}
+		if !w.m.hasORC() {
+			// What that one called has pushed RBP next.
+			c.bp, err = w.word(v - 8)
+			c.bpKnown = err == nil
+		}
+		all = append(all, c)
+		var rest []state
+		user, _, err := newWalker(w.m, w.task, w.own).exact(c, min(steps, maxFrames), func(s state) { rest = append(rest, s) })
+		if steps -= len(rest); err == nil {
+			for _, s := range rest {
+				emit(s)
+			}
+			return user
 		}
 	}
+	for _, s := range all {
+		emit(s)
+	}
+	return nil
 }
 
 // followsCall reports whether the bytes before, which end at an address, end

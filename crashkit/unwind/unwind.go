@@ -25,7 +25,7 @@ import (
 
 // Running is a task that was on a CPU when the kernel stopped.
 type Running struct {
-	Task  addr.Virt // its task_struct
+	Task  addr.Virt // its task_struct, 0 if unknown
 	CPU   int
 	Regs  arch.Regs // that the CPU stopped with, from the dump's notes
 	Panic bool      // the CPU brought the kernel down
@@ -41,6 +41,7 @@ type Unwinder struct {
 	tracers map[addr.Virt]bool // the trampolines of tracers
 	stacks  func() ([]Stack, error)
 	size    uint64 // of a task's stack in bytes
+	blind   bool   // the kernel's types are not known, and so its tasks are not
 
 	mu      sync.Mutex
 	modules map[*crashkit.Module]*orcTable // nil for a module without
@@ -71,6 +72,8 @@ func New(p *crashkit.Program, running ...Running) (*Unwinder, error) {
 	}
 	u.table, u.orcErr = u.kernelTable()
 	u.size = u.taskStackSize()
+	_, err := p.Type("struct task_struct")
+	u.blind = err != nil
 	u.stacks = sync.OnceValues(u.findStacks)
 	return u, nil
 }
@@ -176,6 +179,16 @@ var ErrNoStack = errors.New("the task is dead and has no stack any more")
 // frames before are in the Trace.
 func (u *Unwinder) Regs(r arch.Regs) (Trace, error) {
 	return u.trace(u.walker(0), fromRegs(r))
+}
+
+// CPU unwinds the stack of what ran on a CPU, as Task does.
+func (u *Unwinder) CPU(cpu int) (Trace, error) {
+	for _, r := range u.running {
+		if r.CPU == cpu {
+			return u.fromCPU(r)
+		}
+	}
+	return Trace{Frames: []Frame{}}, fmt.Errorf("the dump has no registers of CPU %d", cpu)
 }
 
 // Task unwinds the stack of the task whose task_struct is at task.
@@ -349,7 +362,8 @@ func (u *Unwinder) crashPath(r Running) (state, bool) {
 		return state{}, false
 	}
 	all, _ := u.stacks() // those that were found
-	for _, stack := range append([]Stack{u.walker(r.Task).own}, all...) {
+	last, _ := u.stackAt(addr.Virt(r.Regs.RSP))
+	for _, stack := range append([]Stack{u.walker(r.Task).own, last}, all...) {
 		if stack.CPU >= 0 && stack.CPU != r.CPU {
 			continue
 		}
@@ -401,8 +415,16 @@ func (u *Unwinder) stackAt(v addr.Virt) (Stack, bool) {
 		}
 		return cmp.Compare(0, 0)
 	})
-	if !found {
-		return Stack{}, false
+	switch {
+	case found:
+		return stacks[i], true
+	case u.blind:
+		// That of some task: their stacks lie at multiples of their size (THREAD_ALIGN).
+		start := v &^ addr.Virt(u.size-1)
+		var top [8]byte
+		if err := u.p.Read(start+addr.Virt(u.size)-8, top[:]); err == nil {
+			return Stack{Name: "task", CPU: -1, Start: start, End: start + addr.Virt(u.size)}, true
+		}
 	}
-	return stacks[i], true
+	return Stack{}, false
 }

@@ -72,24 +72,33 @@ func newWalker(m machine, task addr.Virt, own Stack) *walker {
 
 // walk follows the stack from s on. Emit gets each frame; the return value is
 // the registers of user mode, if that is where the stack ends. The error says
-// why the end was not reached.
+// why the end was not reached, or only by a guess.
 func (w *walker) walk(s state, emit func(state)) (*arch.Regs, error) {
-	for range maxFrames {
+	user, last, err := w.exact(s, maxFrames, emit)
+	if err == nil {
+		return user, nil
+	}
+	return w.scan(last, emit), err
+}
+
+// exact follows the stack from s on for at most n frames. Last is the state that it
+// got to.
+func (w *walker) exact(s state, n int, emit func(state)) (user *arch.Regs, last state, err error) {
+	for range n {
 		if s.regs != nil && s.regs.User() {
-			return s.regs, nil
+			return s.regs, s, nil
 		}
 		emit(s)
 		next, err := w.step(s)
 		if errors.Is(err, errEnd) {
-			return nil, nil
+			return nil, s, nil
 		}
 		if err != nil {
-			w.scan(s, emit)
-			return nil, fmt.Errorf("unwind from %v: %w", s.ip, err)
+			return nil, s, fmt.Errorf("unwind from %v: %w", s.ip, err)
 		}
 		s = next
 	}
-	return nil, fmt.Errorf("unwind: more than %d frames", maxFrames)
+	return nil, s, fmt.Errorf("unwind: more than %d frames", n)
 }
 
 // step returns the state of s's caller, or errEnd if it has none. It follows

@@ -441,6 +441,44 @@ func TestWalkScan(t *testing.T) {
 	}
 }
 
+// TestWalkScanGoesOn finds the word from which the stack can be followed to its end.
+func TestWalkScanGoesOn(t *testing.T) {
+	f := newFake(spCall, orcEntry{typ: orcUndefined}, spCall, end)
+	f.word(sp0+0x18, in(1))
+	f.word(sp0+0x60, in(2)) // left over: what would be its caller is none
+	f.word(sp0+0x100, in(2))
+	f.word(sp0+0x120, in(0))
+	f.word(sp0+0x140, in(3))
+	f.word(sp0+0x200, in(3))
+	got, _, err := f.walk(t, start(in(0)))
+	want := []level{
+		{IP: in(0), SP: sp0, How: Regs, Stack: "task"},
+		{IP: in(1), SP: sp0 + 0x20, How: ORC, Stack: "task"},
+		{IP: in(2), SP: sp0 + 0x108, How: Scan, Stack: "task", Guessed: true},
+		{IP: in(0), SP: sp0 + 0x128, How: ORC, Stack: "task", Guessed: true},
+		{IP: in(3), SP: sp0 + 0x148, How: ORC, Stack: "task", Guessed: true},
+	}
+	if diff := cmp.Diff(want, got); diff != "" || err == nil {
+		t.Errorf("walk error %v (-want +got):\n%s", err, diff)
+	}
+
+	// With frame pointers.
+	f = newFake(end, end, end)
+	f.table, f.fp = nil, true
+	f.word(sp0+0xf8, sp0+0x200)
+	f.word(sp0+0x100, in(1))
+	f.word(sp0+0x208, in(2))
+	got, _, err = f.walk(t, start(in(0))) // RBP is not known
+	want = []level{
+		{IP: in(0), SP: sp0, How: Regs, Stack: "task"},
+		{IP: in(1), SP: sp0 + 0x108, How: Scan, Stack: "task", Guessed: true},
+		{IP: in(2), SP: sp0 + 0x210, How: FP, Stack: "task", Guessed: true},
+	}
+	if diff := cmp.Diff(want, got); diff != "" || err == nil {
+		t.Errorf("with frame pointers: walk error %v (-want +got):\n%s", err, diff)
+	}
+}
+
 func TestFollowsCall(t *testing.T) {
 	for _, test := range []struct {
 		before string
