@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"crashlab/crashkit"
+	"crashlab/crashkit/ctype"
 	"crashlab/crashkit/facts"
 	"crashlab/crashkit/internal/coretest"
 	"crashlab/crashkit/internal/fixture"
@@ -124,6 +125,29 @@ func TestFacts(t *testing.T) {
 	}
 	if d := cmp.Diff(wantKernel, f.Kernel); d != "" {
 		t.Errorf("kernel: -want +got:\n%s", d)
+	}
+}
+
+// TestFactsWithoutTypes says that a kernel whose types are not known is read as far as that goes.
+func TestFactsWithoutTypes(t *testing.T) {
+	whole, err := triage.Facts(context.Background(), fixture.Open(t), "vmcore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := fixture.Open(t)
+	p.SetTypes(ctype.Empty())
+	f, err := triage.Facts(context.Background(), p, "vmcore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(whole.Verdict.Where+whole.Verdict.What, f.Verdict.Where+f.Verdict.What); d != "" || !f.Dump.Partial {
+		t.Errorf("partial: %t, verdict -with types +without:\n%s", f.Dump.Partial, d)
+	}
+	if d := cmp.Diff(whole.Panic.Registers, f.Panic.Registers); d != "" {
+		t.Errorf("registers -with types +without:\n%s", d)
+	}
+	if d := cmp.Diff(whole.Panic.CrashPath, f.Panic.CrashPath); d != "" {
+		t.Errorf("the way to the end -with types +without:\n%s", d)
 	}
 }
 

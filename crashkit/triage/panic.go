@@ -38,12 +38,15 @@ func (t *triage) panic() {
 		return // the kernel did not crash
 	}
 	i := slices.IndexFunc(t.f.Tasks, func(k facts.Task) bool { return k.Running && k.CPU == f.CPU })
-	if i < 0 {
-		t.problem("the task that crashed is unknown: none was found running on CPU %d", f.CPU)
-		t.fromLog(&report)
-	} else {
+	if i >= 0 {
 		f.Task = t.f.Tasks[i]
+	} else {
+		t.problem("the task that crashed is unknown: none was found running on CPU %d", f.CPU)
+	}
+	if i >= 0 || t.p.Types.IsEmpty() {
 		t.stack(&report)
+	} else {
+		t.fromLog(&report)
 	}
 	t.code()
 }
@@ -76,7 +79,12 @@ func (t *triage) stack(r *oops.Report) {
 	u, _, err := kernel.Unwinder(t.p)
 	t.note(err)
 	if u != nil {
-		trace, err := u.Task(addr.Virt(f.Task.Address))
+		var trace unwind.Trace
+		if f.Task.Address != 0 {
+			trace, err = u.Task(addr.Virt(f.Task.Address))
+		} else {
+			trace, err = u.CPU(f.CPU)
+		}
 		t.note(err)
 		frames = trace.Frames
 		t.blamed(u, r)
@@ -101,6 +109,10 @@ func (t *triage) stack(r *oops.Report) {
 	}
 	here := &frames[at]
 	f.Symbol, f.Offset, f.Module, f.IP = here.Symbol, here.Offset, here.Module, uint64(here.IP)
+	if here.Symbol == "" && r.PC != nil {
+		// The modules are not known, but the kernel knew them.
+		f.Symbol, f.Offset, f.Module = r.PC.Symbol, r.PC.Offset, r.PC.Module
+	}
 	if here.Regs != nil {
 		f.Registers = registers(here.Regs, here.Partial)
 		if f.Address != nil && (f.Kind == oops.NullDeref || f.Kind == oops.PageFault) {
@@ -144,7 +156,8 @@ func crashFrame(frames []unwind.Frame, r *oops.Report) int {
 		if exception < 0 {
 			exception = i
 		}
-		if r.PC != nil && (fr.Symbol == r.PC.Symbol && fr.Offset == r.PC.Offset || fr.Symbol == "" && uint64(fr.IP) == r.PC.Addr) {
+		if r.PC != nil && (fr.Symbol == r.PC.Symbol && fr.Offset == r.PC.Offset ||
+			fr.Symbol == "" && (uint64(fr.IP) == r.PC.Addr || fr.Regs.RSP == r.Registers["rsp"])) {
 			return i
 		}
 	}
