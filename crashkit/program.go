@@ -31,6 +31,8 @@ type Program struct {
 	// Syms are the kernel's own symbols; those of modules are in Modules.
 	// Symbol and FindSymbol ask both. Empty, never nil, if they could not be read.
 	Syms *sym.Table
+	// Kallsyms is where in the kernel's memory they were read from.
+	Kallsyms sym.KallsymsTables
 	// Types are the kernel's types. Empty, never nil, if they could not be read.
 	Types *ctype.Set
 	// Limits says what could not be read when the dump was opened, and so which
@@ -255,10 +257,11 @@ func (p *Program) readKallsyms() (*sym.Table, error) {
 	}
 	if err != nil {
 		var serr error
-		if syms, serr = sym.FindKallsyms(p, t.AnchorAddr, imageSize, t.AnchorName, t.AnchorAddr); serr != nil {
+		if syms, t, serr = sym.FindKallsyms(p, t.AnchorAddr, imageSize, t.AnchorName, t.AnchorAddr); serr != nil {
 			return nil, fmt.Errorf("%w; %w", err, serr)
 		}
 	}
+	p.Kallsyms = t
 	return sym.NewTable(syms), nil
 }
 

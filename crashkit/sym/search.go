@@ -15,7 +15,8 @@ var ErrNoKallsyms = errors.New("kallsyms was not found")
 
 // FindKallsyms searches size bytes of memory from start, the kernel's image, for
 // the tables of kallsyms and decodes them: VMCOREINFO has their places only
-// since v6.0. The anchor is a symbol whose address is known.
+// since v6.0. The anchor is a symbol whose address is known. It also returns
+// where the tables are.
 //
 // scripts/kallsyms.c writes the tables in one go. Until v6.3 their order is
 // offsets, relative base, number, names, markers, token table and token index;
@@ -23,7 +24,7 @@ var ErrNoKallsyms = errors.New("kallsyms was not found")
 // (in v6.4) offsets and base stand after the token index. The token table is what
 // can be recognized: the characters of names stand for themselves, so that ten
 // of its strings are the digits, and the index beside it must fit.
-func FindKallsyms(m Memory, start addr.Virt, size uint64, anchorName string, anchor addr.Virt) ([]Symbol, error) {
+func FindKallsyms(m Memory, start addr.Virt, size uint64, anchorName string, anchor addr.Virt) ([]Symbol, KallsymsTables, error) {
 	const piece = 1 << 20
 	var last error
 	buf := make([]byte, min(piece, size)+uint64(len(digits)))
@@ -41,17 +42,17 @@ func FindKallsyms(m Memory, start addr.Virt, size uint64, anchorName string, anc
 				continue
 			}
 			t.AnchorName, t.AnchorAddr = anchorName, anchor
-			syms, err := decodeFound(m, t)
+			syms, err := decodeFound(m, &t)
 			if err == nil {
-				return syms, nil
+				return syms, t, nil
 			}
 			last = err
 		}
 	}
 	if last != nil {
-		return nil, fmt.Errorf("%w: what looked like it is not: %w", ErrNoKallsyms, last)
+		return nil, KallsymsTables{}, fmt.Errorf("%w: what looked like it is not: %w", ErrNoKallsyms, last)
 	}
-	return nil, fmt.Errorf("%w in %d MiB from %v", ErrNoKallsyms, size>>20, start)
+	return nil, KallsymsTables{}, fmt.Errorf("%w in %d MiB from %v", ErrNoKallsyms, size>>20, start)
 }
 
 // digits are the tokens of the digits. "0" follows a NUL, the end of "/".
@@ -190,9 +191,9 @@ func blockEnds(m Memory, at addr.Virt, size uint32) bool {
 	return len(b) == 0
 }
 
-// decodeFound tries the places where the addresses of symbols may stand.
-func decodeFound(m Memory, t KallsymsTables) ([]Symbol, error) {
-	syms, err := readSymbols(m, t)
+// decodeFound tries the places where the addresses of symbols may stand, and sets them.
+func decodeFound(m Memory, t *KallsymsTables) ([]Symbol, error) {
+	syms, err := readSymbols(m, *t)
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +209,7 @@ func decodeFound(m Memory, t KallsymsTables) ([]Symbol, error) {
 		{addresses: up(after)},
 	} {
 		t.Offsets, t.RelativeBase, t.Addresses = place.offsets, place.base, place.addresses
-		if err = readAddresses(m, t, syms); err == nil {
+		if err = readAddresses(m, *t, syms); err == nil {
 			return syms, nil
 		}
 	}

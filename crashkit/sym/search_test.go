@@ -95,7 +95,7 @@ func TestFindKallsyms(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			syms := manySyms(c.n)
 			image := rodata(syms, c.e, c.old, c.align)
-			got, err := sym.FindKallsyms(memory{imageAt: image}, imageAt, uint64(len(image)), "_stext", relBase)
+			got, _, err := sym.FindKallsyms(memory{imageAt: image}, imageAt, uint64(len(image)), "_stext", relBase)
 			if err != nil {
 				t.Fatalf("FindKallsyms: %v", err)
 			}
@@ -113,7 +113,7 @@ func TestFindKallsymsDecoy(t *testing.T) {
 	clear(decoy[3<<20 : 3<<20+0x1400]) // the offsets
 	whole := rodata(syms, coretest.BaseRelative, true, 8)
 	image := slices.Concat(decoy, whole)
-	got, err := sym.FindKallsyms(memory{imageAt: image}, imageAt, uint64(len(image)), "_stext", relBase)
+	got, _, err := sym.FindKallsyms(memory{imageAt: image}, imageAt, uint64(len(image)), "_stext", relBase)
 	if err != nil {
 		t.Fatalf("FindKallsyms: %v", err)
 	}
@@ -125,7 +125,7 @@ func TestFindKallsymsDecoy(t *testing.T) {
 func TestFindKallsymsNothing(t *testing.T) {
 	image := make([]byte, 2<<20)
 	for _, m := range []memory{{}, {imageAt: image}} {
-		if _, err := sym.FindKallsyms(m, imageAt, uint64(len(image)), "_stext", relBase); !errors.Is(err, sym.ErrNoKallsyms) {
+		if _, _, err := sym.FindKallsyms(m, imageAt, uint64(len(image)), "_stext", relBase); !errors.Is(err, sym.ErrNoKallsyms) {
 			t.Errorf("FindKallsyms = %v; want %v", err, sym.ErrNoKallsyms)
 		}
 	}
@@ -138,7 +138,7 @@ func FuzzFindKallsyms(f *testing.F) {
 	}
 	f.Add(rodata(manySyms(3), coretest.PlaceRelative, false, 4)[skip : skip+0x2000])
 	f.Fuzz(func(t *testing.T, image []byte) {
-		got, err := sym.FindKallsyms(memory{imageAt: image}, imageAt, uint64(len(image)), "_stext", relBase)
+		got, _, err := sym.FindKallsyms(memory{imageAt: image}, imageAt, uint64(len(image)), "_stext", relBase)
 		if err == nil {
 			sym.NewTable(got).Find(relBase + 8)
 		}

@@ -150,16 +150,16 @@ func (m *minimizer) forgetSearch() error {
 	for v := start.Addr; v < end.Addr; v += 4096 {
 		_, _ = pager.Translate(v) // holes in the image are no concern here
 	}
-	var first, last addr.Virt
-	for _, name := range []string{
-		"kallsyms_offsets", "kallsyms_addresses", "kallsyms_relative_base", "kallsyms_num_syms", "kallsyms_names",
-		"kallsyms_markers", "kallsyms_token_table", "kallsyms_token_index", "kallsyms_seqs_of_names",
+	// The markers stand between the names and the tokens. The last table ends
+	// with the tokens' index, the offsets or the addresses of symbols.
+	t := m.p.Kallsyms
+	first, last := t.Names, t.TokenIndex+512
+	n := addr.Virt(len(syms.All()))
+	for _, part := range []struct{ at, size addr.Virt }{
+		{t.NumSyms, 8}, {t.TokenTable, 1}, {t.Offsets, 4 * n}, {t.Addresses, 8 * n}, {t.RelativeBase, 8},
 	} {
-		if s, ok := syms.Lookup(name); ok {
-			if first == 0 || s.Addr < first {
-				first = s.Addr
-			}
-			last = max(last, s.Addr+addr.Virt(max(s.Size, 512)))
+		if part.at != 0 {
+			first, last = min(first, part.at), max(last, part.at+part.size)
 		}
 	}
 	if err := m.read(first, last); err != nil {
@@ -238,7 +238,7 @@ func (m *minimizer) write(ctx context.Context, to string) (st dump.WriteStats, e
 	m.cfg.Keep = func(pfn addr.PFN) bool { return touched[pfn] && there(pfn) }
 	m.cfg.Compression = dump.Zstd
 	m.cfg.DumpLevel = 31
-	err = createFile(m.path, to, func(f *os.File) (err error) {
+	err = createFile([]string{m.path}, to, func(f *os.File) (err error) {
 		st, err = dump.Write(ctx, f, m.cfg, m.p.Image)
 		return err
 	})
