@@ -19,12 +19,12 @@ import (
 	"crashlab/crashkit/filter"
 )
 
-const dumpUsage = `usage: crashkit dump [-f FORMAT] [-d LEVEL] [-F] IN OUT
-       crashkit dump --mem-usage [--json] IN
+const dumpUsage = `usage: crashkit dump [-f FORMAT] [-d LEVEL] [-F] [--zero-excluded] [--vmcoreinfo FILE] [--ram RANGES|FILE] IN… OUT
+       crashkit dump --mem-usage [--json] IN…
        crashkit dump --dump-dmesg IN [OUT]
 
 Converts a dump to another format and leaves pages out. IN may be of any format
-that crashkit reads; "-" as OUT is standard output.
+that crashkit reads, or all parts of a split dump; "-" as OUT is standard output.
 
   -f FORMAT     elf, zlib, lzo, snappy, zstd (if not said otherwise) or raw;
                 all but elf are kdump-compressed. -E -c -l -p -z are -f elf,
@@ -37,6 +37,8 @@ that crashkit reads; "-" as OUT is standard output.
   --mem-usage   print what the pages are used for
   --dump-dmesg  write the kernel log
   --json        with --mem-usage: in JSON
+  --zero-excluded, --vmcoreinfo FILE, --ram RANGES|FILE
+                as without dump; pages that read as zeroes are stored as such
 
 Without -d no page is left out that IN has. What pages are used for is read
 from the dump, by its own types; a page is kept if that is in doubt.`
@@ -49,7 +51,9 @@ type dumpOptions struct {
 	memUsage  bool
 	dumpDmesg bool
 	json      bool
-	in, out   string
+	open      dump.Options
+	in        []string
+	out       string
 }
 
 // dumpFormats are the formats of files to write.
@@ -80,29 +84,30 @@ func parseDumpArgs(args []string) (*dumpOptions, error) {
 	fs.BoolVar(&o.memUsage, "mem-usage", false, "print what the pages are used for")
 	fs.BoolVar(&o.dumpDmesg, "dump-dmesg", false, "write the kernel log")
 	fs.BoolVar(&o.json, "json", false, "in JSON")
+	openFlags(fs, &o.open)
 	paths, err := parseMixed(fs, args)
 	if err != nil {
 		return nil, err
 	}
-	most, least := 2, 2
+	outs := 1 // how many of the paths are to be written
 	switch _, known := dumpFormats[o.format]; {
 	case o.memUsage && o.dumpDmesg:
 		return nil, errors.New("--mem-usage and --dump-dmesg exclude each other")
 	case o.memUsage:
-		most, least = 1, 1
+		outs = 0
 	case o.dumpDmesg:
-		least = 1
+		outs = min(1, max(0, len(paths)-1))
 	case !known && o.format != "elf":
 		return nil, fmt.Errorf("unknown format %q", o.format)
 	case o.flat && o.format == "elf":
 		return nil, errors.New("an ELF file cannot be flattened")
 	}
-	if len(paths) < least || len(paths) > most {
+	if len(paths) <= outs {
 		return nil, fmt.Errorf("%d paths given", len(paths))
 	}
-	o.in, o.out = paths[0], "-"
-	if len(paths) == 2 {
-		o.out = paths[1]
+	o.in, o.out = paths[:len(paths)-outs], "-"
+	if outs > 0 {
+		o.out = paths[len(paths)-1]
 	}
 	if o.out == "-" && !o.flat && !o.dumpDmesg && !o.memUsage {
 		return nil, errors.New("standard output takes a flattened stream only (-F)")
@@ -124,9 +129,10 @@ func dumpMain(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	d := &dumper{dumpOptions: o, stdout: stdout, stderr: stderr}
-	if d.img, err = dump.Open(o.in); err == nil && d.needsProgram() {
+	o.open.Notify = func(s string) { fmt.Fprintf(stderr, "crashkit dump: %s\n", command.Printable(s)) }
+	if d.img, err = dump.OpenFiles(o.in, o.open); err == nil && d.needsProgram() {
 		if d.p, err = crashkit.New(d.img); err != nil {
-			err = errors.Join(fmt.Errorf("open %s: %w", o.in, err), d.img.Close())
+			err = errors.Join(fmt.Errorf("open %s: %w", strings.Join(o.in, " "), err), d.img.Close())
 		}
 	}
 	if err != nil {
@@ -182,6 +188,9 @@ func (d *dumper) classify() (*filter.Map, error) {
 
 func (d *dumper) convert(ctx context.Context) error {
 	cfg := dump.ConfigOf(d.img)
+	if d.open.ZeroExcluded {
+		cfg.Keep, cfg.DumpLevel = func(addr.PFN) bool { return true }, 0
+	}
 	cfg.DumpLevel |= int(d.level)
 	if d.needsProgram() {
 		kinds, err := d.classify()
@@ -247,12 +256,16 @@ func (d *dumper) output(write func(*os.File) error) error {
 	return write(f)
 }
 
-// createFile makes a file that is no other name of the one at from, which is
-// being read. It is removed again if it is not finished.
-func createFile(from, path string, write func(*os.File) error) error {
-	if a, err := os.Stat(from); err == nil {
+// createFile makes a file that is no other name of one of those in from, which
+// are being read. It is removed again if it is not finished.
+func createFile(from []string, path string, write func(*os.File) error) error {
+	for _, name := range from {
+		a, err := os.Stat(name)
+		if err != nil {
+			continue
+		}
 		if b, err := os.Stat(path); err == nil && os.SameFile(a, b) {
-			return fmt.Errorf("%s and %s are the same file", from, path)
+			return fmt.Errorf("%s and %s are the same file", name, path)
 		}
 	}
 	f, err := os.Create(path)
@@ -270,7 +283,7 @@ func createFile(from, path string, write func(*os.File) error) error {
 }
 
 func (d *dumper) writeLog(ctx context.Context) error {
-	a := command.Run(ctx, command.NewEnv(d.p, d.in), "log")
+	a := command.Run(ctx, command.NewEnv(d.p, strings.Join(d.in, " ")), "log")
 	if a.Result == nil {
 		return a.Err
 	}

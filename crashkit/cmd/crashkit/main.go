@@ -90,22 +90,7 @@ func parseArgs(args []string) (*options, error) {
 		return nil
 	})
 	fs.BoolVar(&o.json, "json", false, "answer in JSON, one object per command")
-	fs.BoolVar(&o.dump.ZeroExcluded, "zero-excluded", false, "read what was left out of the dump as zeroes")
-	fs.Func("vmcoreinfo", "use the VMCOREINFO text in this file", func(s string) (err error) {
-		o.dump.VMCoreInfo, err = readSmall(s)
-		return err
-	})
-	fs.Func("ram", "the dump is raw memory of these ranges, START-END,… or a file such as /proc/iomem", func(s string) (err error) {
-		if _, err := os.Stat(s); err == nil {
-			b, err := readSmall(s)
-			if err != nil {
-				return err
-			}
-			s = string(b)
-		}
-		o.dump.RAM, err = dump.ParseRAM(s)
-		return err
-	})
+	openFlags(fs, &o.dump)
 	fs.BoolVar(&o.version, "version", false, "print the version")
 	for { // flags may stand behind the paths
 		if err := fs.Parse(args); err != nil {
@@ -123,6 +108,26 @@ func parseArgs(args []string) (*options, error) {
 		return nil, errors.New("no VMCORE given")
 	}
 	return o, nil
+}
+
+// openFlags adds the flags that say how to open a dump.
+func openFlags(fs *flag.FlagSet, o *dump.Options) {
+	fs.BoolVar(&o.ZeroExcluded, "zero-excluded", false, "read what was left out of the dump as zeroes")
+	fs.Func("vmcoreinfo", "use the VMCOREINFO text in this file", func(s string) (err error) {
+		o.VMCoreInfo, err = readSmall(s)
+		return err
+	})
+	fs.Func("ram", "the dump is raw memory of these ranges, START-END,… or a file such as /proc/iomem", func(s string) (err error) {
+		if _, err := os.Stat(s); err == nil {
+			b, err := readSmall(s)
+			if err != nil {
+				return err
+			}
+			s = string(b)
+		}
+		o.RAM, err = dump.ParseRAM(s)
+		return err
+	})
 }
 
 // maxSmall bounds the size in bytes of a file that an option names.
