@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"sync"
 
+	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/snappy"
 	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
@@ -149,7 +150,7 @@ type encoder struct {
 	page int
 	zlib *zlib.Writer
 	zstd *zstd.Encoder
-	lzo  *lzoTable
+	lzo  []byte       // of use while packing
 	buf  bytes.Buffer // zlib's output
 	b    []byte       // the others' output
 }
@@ -162,7 +163,7 @@ func newEncoder(c Compression, pageSize int) (*encoder, error) {
 	switch c {
 	case Plain, Snappy:
 	case LZO:
-		e.lzo = new(lzoTable)
+		e.lzo = make([]byte, s2.MaxEncodedLen(pageSize))
 	case Zlib:
 		e.zlib, err = zlib.NewWriterLevel(&e.buf, zlib.BestSpeed)
 	case Zstd:
