@@ -7,17 +7,23 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"crashlab/crashkit/addr"
+	"crashlab/crashkit/dump"
 	"crashlab/internal/execx"
 	"crashlab/lab/blame"
 	"crashlab/scenarios"
 )
 
-// BenchDump measures crashkit on the dump of a fresh run beside crash and drgn,
+// BenchDump measures crashkit on the dump of a fresh run beside crash, drgn and makedumpfile,
 // if these are installed and vmlinux, the kernel's file with debug information, is
 // given. It prints medians and ranges of n measurements and whether what is
 // promised is kept; the error is of what could not be measured.
@@ -35,7 +41,7 @@ func (l *Lab) BenchDump(ctx context.Context, n int, vmlinux string) error {
 		return blame.New(blame.Infrastructure, "build crashkit", err)
 	}
 	defer os.Remove(b.tool)
-	for _, part := range []func(context.Context) error{b.open, b.usual, b.foreach} {
+	for _, part := range []func(context.Context) error{b.open, b.usual, b.foreach, b.filter, b.readAll} {
 		if err := part(ctx); err != nil {
 			return blame.New(blame.Analyzer, "measure crashkit", err)
 		}
@@ -53,6 +59,7 @@ type dumpBench struct {
 	vmlinux string // "" if there is none
 	tool    string // crashkit
 	rows    []benchRow
+	notes   []string
 }
 
 // benchRow is one thing measured.
@@ -60,6 +67,7 @@ type benchRow struct {
 	what    string
 	times   []time.Duration // sorted
 	peak    int64           // of memory, in bytes
+	size    int64           // of the memory that was read or written, in bytes; 0 if that is not the question
 	promise string
 	kept    bool
 }
@@ -71,6 +79,7 @@ const (
 	openToCrash  = 40.0
 	usualTime    = 250 * time.Millisecond
 	foreachCrash = 10.0
+	readSpeed    = 1e9 // bytes of memory in a second
 )
 
 // add measures a command line, once more than it counts.
@@ -171,16 +180,138 @@ func (b *dumpBench) foreach(ctx context.Context) error {
 	return err
 }
 
+// filter measures crashkit dump beside makedumpfile on an ELF file of all the
+// memory. What the run had already left out is zeroes there; they are free pages.
+func (b *dumpBench) filter(ctx context.Context) error {
+	dir := filepath.Dir(b.vmcore)
+	elf, ours, theirs := filepath.Join(dir, "bench.elf"), filepath.Join(dir, "bench.crashkit"), filepath.Join(dir, "bench.makedumpfile")
+	for _, f := range []string{elf, ours, theirs} {
+		defer os.Remove(f)
+	}
+	st, err := rewrite(b.vmcore, elf, true, func(f *os.File, cfg dump.WriterConfig, img *dump.Image) (dump.WriteStats, error) {
+		return dump.WriteELF(ctx, f, cfg, img)
+	})
+	if err != nil {
+		return err
+	}
+	row := len(b.rows)
+	r, err := b.add(ctx, "dump -l -d 31 of ELF", execx.Cmd{Argv: []string{b.tool, "dump", "-l", "-d", "31", elf, ours}})
+	if err != nil {
+		return err
+	}
+	r.size = st.Bytes
+	path, lerr := exec.LookPath("makedumpfile")
+	if lerr != nil {
+		b.notes = append(b.notes, "makedumpfile is not installed, and not measured")
+		return nil
+	}
+	if r, err = b.add(ctx, "  makedumpfile", execx.Cmd{Argv: []string{path, "-f", "-l", "-d", "31", "--message-level", "0", elf, theirs}}); err != nil {
+		return err
+	}
+	r.size = st.Bytes
+	faster := float64(r.median()) / float64(b.rows[row].median())
+	b.promise(row, faster >= 1, "as fast as makedumpfile: %.1f times", faster)
+	return nil
+}
+
+// readAll measures the reading of all pages, each time of a dump opened anew.
+func (b *dumpBench) readAll(ctx context.Context) error {
+	for _, c := range []dump.Compression{dump.Zstd, dump.LZO} {
+		path := filepath.Join(filepath.Dir(b.vmcore), "bench."+c.String())
+		defer os.Remove(path)
+		st, err := rewrite(b.vmcore, path, false, func(f *os.File, cfg dump.WriterConfig, img *dump.Image) (dump.WriteStats, error) {
+			cfg.Compression = c
+			return dump.Write(ctx, f, cfg, img)
+		})
+		if err != nil {
+			return err
+		}
+		r := benchRow{what: fmt.Sprintf("read all pages, %v", c), kept: true, size: int64(st.Stored) * 4096}
+		var busy []float64
+		for range b.n {
+			took, cpu, err := readPages(path, st.Stored)
+			if err != nil {
+				return err
+			}
+			r.times = append(r.times, took)
+			busy = append(busy, float64(cpu)/float64(took)/float64(runtime.GOMAXPROCS(0)))
+		}
+		slices.Sort(r.times)
+		slices.Sort(busy)
+		b.rows = append(b.rows, r)
+		speed := float64(r.size) / r.median().Seconds()
+		b.promise(len(b.rows)-1, speed >= readSpeed, "at least %.0f GB/s, all of %d CPUs busy: %.0f %%", readSpeed/1e9, runtime.GOMAXPROCS(0), 100*busy[len(busy)/2])
+	}
+	return nil
+}
+
+// readPages reads the pages of a dump, of which there must be want, and returns
+// how long it took and how much time of CPUs.
+func readPages(path string, want uint64) (took, cpu time.Duration, err error) {
+	img, err := dump.Open(path)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer img.Close()
+	var n atomic.Uint64
+	var before, after unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &before); err != nil {
+		return 0, 0, err
+	}
+	start := time.Now()
+	err = img.ReadAll(func(_ addr.PFN, _ []byte, err error) error {
+		n.Add(1)
+		return err
+	})
+	took = time.Since(start)
+	if err == nil && n.Load() != want {
+		err = fmt.Errorf("%d pages read; want %d", n.Load(), want)
+	}
+	if err := errors.Join(err, unix.Getrusage(unix.RUSAGE_SELF, &after)); err != nil {
+		return 0, 0, err
+	}
+	return took, time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano()), nil
+}
+
+// rewrite writes the dump at from to the file to, all of its memory or what it has of it.
+func rewrite(from, to string, all bool, write func(*os.File, dump.WriterConfig, *dump.Image) (dump.WriteStats, error)) (st dump.WriteStats, err error) {
+	img, err := dump.OpenFiles([]string{from}, dump.Options{ZeroExcluded: all})
+	if err != nil {
+		return st, err
+	}
+	defer img.Close()
+	cfg := dump.ConfigOf(img)
+	if all {
+		cfg.Keep = nil
+	}
+	f, err := os.Create(to)
+	if err != nil {
+		return st, err
+	}
+	st, err = write(f, cfg, img)
+	return st, errors.Join(err, f.Close())
+}
+
 // text returns the table.
 func (b *dumpBench) text() string {
 	var out strings.Builder
 	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "measured\tmedian\tfrom\tto\tmemory\tpromised\t")
+	fmt.Fprintln(w, "measured\tmedian\tfrom\tto\tspeed\tmemory\tpromised\t")
 	for _, r := range b.rows {
-		fmt.Fprintf(w, "%s\t%v\t%v\t%v\t%d MB\t%s\t\n", r.what, round(r.median()), round(r.times[0]), round(r.times[len(r.times)-1]), r.peak>>20, r.promise)
+		speed, peak := "", ""
+		if r.size > 0 {
+			speed = fmt.Sprintf("%.2f GB/s", float64(r.size)/1e9/r.median().Seconds())
+		}
+		if r.peak > 0 {
+			peak = fmt.Sprintf("%d MB", r.peak>>20)
+		}
+		fmt.Fprintf(w, "%s\t%v\t%v\t%v\t%s\t%s\t%s\t\n", r.what, round(r.median()), round(r.times[0]), round(r.times[len(r.times)-1]), speed, peak, r.promise)
 	}
 	if b.vmlinux == "" {
 		fmt.Fprintln(w, "crash and drgn are not measured without -vmlinux=FILE")
+	}
+	for _, n := range b.notes {
+		fmt.Fprintln(w, n)
 	}
 	if err := w.Flush(); err != nil {
 		return errors.Join(err).Error()

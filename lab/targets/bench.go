@@ -12,7 +12,7 @@ func Bench(ctx context.Context) error {
 	return exit(l.Bench(ctx, benchRuns))
 }
 
-// BenchDump measures crashkit beside crash and drgn, as far as they are installed.
+// BenchDump measures crashkit beside crash, drgn and makedumpfile, as far as they are installed.
 //
 // vmlinux: the kernel's file with debug information, which these need
 func BenchDump(ctx context.Context, vmlinux *string) error {
