@@ -3,18 +3,15 @@
 package lab
 
 import (
-	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"crashlab/crashkit"
 	"crashlab/crashkit/addr"
-	"crashlab/crashkit/command"
 	"crashlab/crashkit/dump"
 	"crashlab/crashkit/filter"
-	"crashlab/crashkit/kernel"
+	"crashlab/crashkit/filter/filtertest"
 )
 
 // checkFilter holds the vmcore at path, from which free pages were left out,
@@ -27,7 +24,7 @@ func checkFilter(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	free, err := freeLists(p)
+	free, err := filtertest.FreeLists(p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +60,7 @@ func checkFilter(t *testing.T, path string) {
 	cfg.DumpLevel = int(filter.MaxLevel)
 	there := cfg.Keep
 	cfg.Keep = func(pfn addr.PFN) bool { return !filter.MaxLevel.Excludes(kinds.Kind(pfn)) && there(pfn) }
-	want := answers(t, p)
+	want := filtertest.Answers(t, p)
 	if len(want) < 20 {
 		t.Errorf("%d answers; want those of every command and task", len(want))
 	}
@@ -95,7 +92,7 @@ func checkFilter(t *testing.T, path string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := answers(t, q)
+		got := filtertest.Answers(t, q)
 		for line, a := range want {
 			if got[line] != a {
 				t.Errorf("%s: %s: %.500s\nwant %.500s", name, line, got[line], a)
@@ -105,32 +102,4 @@ func checkFilter(t *testing.T, path string) {
 			t.Error(err)
 		}
 	}
-}
-
-// answers returns what each command says, by command line.
-func answers(t *testing.T, p *crashkit.Program) map[string]string {
-	t.Helper()
-	lines := []string{
-		"log -m", "ps", "ps -p 1", "ps -c", "mod", "mod -t", "bt -a", "bt 0", "sym -M", "sym -l", "struct task_struct init_task",
-		"struct -o page", "struct uts_namespace init_uts_ns", "dis -r schedule+20", "rd -s modules 64", "rd linux_banner 64",
-	}
-	tasks, err := kernel.Tasks(p)
-	if err != nil {
-		t.Errorf("tasks: %v", err)
-	}
-	for _, task := range tasks {
-		lines = append(lines, fmt.Sprintf("bt %x", uint64(task.Addr)), fmt.Sprintf("struct task_struct %x", uint64(task.Addr)))
-	}
-	env := command.NewEnv(p, "the dump")
-	all := make(map[string]string)
-	for _, line := range lines {
-		b, err := json.Marshal(command.Run(t.Context(), env, line))
-		if err != nil {
-			t.Fatal(err)
-		}
-		all[line] = string(b)
-	}
-	sys := kernel.Sys(p)
-	all["sys"] = fmt.Sprintf("%+v", sys)
-	return all
 }

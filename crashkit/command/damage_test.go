@@ -33,9 +33,9 @@ func (w *writerAt) WriteAt(b []byte, off int64) (int, error) {
 // plain returns the dump in a file with its pages uncompressed, so that damage
 // to the file is damage to memory and not to a compressed page, and without a
 // part of its pages.
-func plain(t *testing.T, path string, dropped func(addr.PFN) bool) []byte {
+func plain(t *testing.T, whole []byte, dropped func(addr.PFN) bool) []byte {
 	t.Helper()
-	img, err := dump.Open(path)
+	img, err := dump.NewImage(bytes.NewReader(whole), int64(len(whole)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ var damageCommands = []string{
 // pages left out. They may answer what they like, but they must answer, in
 // bounded time and memory, and what is missing must be an error.
 func TestDamage(t *testing.T) {
-	rounds := 16
+	rounds := 8 * 7 // eight kinds of damage to each dump
 	if s := os.Getenv("CRASHKIT_DAMAGE_ROUNDS"); s != "" {
 		var err error
 		if rounds, err = strconv.Atoi(s); err != nil {
@@ -74,10 +74,17 @@ func TestDamage(t *testing.T) {
 	if err != nil || len(dumps) == 0 {
 		t.Fatalf("no dumps to damage: %v", err)
 	}
-	nothing := func(addr.PFN) bool { return false }
-	whole := make([][]byte, len(dumps))
-	for i, path := range dumps {
-		whole[i] = plain(t, path, nothing)
+	var whole [][]byte
+	for _, path := range dumps {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole = append(whole, plain(t, b, func(addr.PFN) bool { return false }))
+	}
+	for _, name := range fixture.Generations() {
+		dumps = append(dumps, name)
+		whole = append(whole, fixture.Generation(t, name))
 	}
 	for round := range rounds {
 		r := rand.New(rand.NewPCG(1, uint64(round)))
@@ -102,7 +109,7 @@ func TestDamage(t *testing.T) {
 				runAll(t, file[:r.IntN(len(file))], func() {})
 			case 2:
 				one := 1 << r.IntN(10) // of so many pages is lost
-				runAll(t, plain(t, dumps[which], func(addr.PFN) bool { return r.IntN(one) == 0 }), func() {})
+				runAll(t, plain(t, whole[which], func(addr.PFN) bool { return r.IntN(one) == 0 }), func() {})
 			default: // when symbols and types have been read
 				runAll(t, file, damage)
 			}

@@ -101,7 +101,12 @@ func (c *comparison) symbols() {
 		}
 	}
 	lines := bufio.NewScanner(strings.NewReader(c.read("kallsyms")))
+	part := false // a comment says that the recording has not all of them
 	for lines.Scan() {
+		if strings.HasPrefix(lines.Text(), "#") {
+			part = true
+			continue
+		}
 		f := strings.Fields(lines.Text())
 		if len(f) < 3 {
 			c.differ("kallsyms: line %q", lines.Text())
@@ -123,7 +128,7 @@ func (c *comparison) symbols() {
 		have[s]--
 	}
 	for s, n := range have {
-		if n > 0 {
+		if n > 0 && !part {
 			c.differ("kallsyms: the guest has no %x %s %s [%s]", s.addr, s.letter, s.name, s.module)
 		}
 	}

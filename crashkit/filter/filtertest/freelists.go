@@ -1,6 +1,6 @@
-//go:build lab
-
-package lab
+// Package filtertest has what tests of package filter hold its results against:
+// the kernel's own free lists, and the answers of all commands.
+package filtertest
 
 import (
 	"errors"
@@ -14,10 +14,10 @@ import (
 // maxNodes bounds node_data; CONFIG_NODES_SHIFT is at most 10.
 const maxNodes = 1024
 
-// freeLists returns the pages that the buddy allocator has on its free lists
+// FreeLists returns the pages that the buddy allocator has on its free lists
 // (struct free_area in include/linux/mmzone.h): another way than that of package
 // filter, which goes by the struct pages.
-func freeLists(p *crashkit.Program) (map[addr.PFN]bool, error) {
+func FreeLists(p *crashkit.Program) (map[addr.PFN]bool, error) {
 	page, err := p.Types.Struct("page")
 	if err != nil {
 		return nil, err
