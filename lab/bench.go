@@ -124,7 +124,7 @@ func (l *Lab) bareBoot(ctx context.Context, spec string, s *scenarios.Scenario) 
 	if err != nil {
 		return 0, err
 	}
-	k, err := kernels.New(c, l.Log, nil, l.Settings.Mirrors...).Fetch(ctx, spec)
+	k, err := kernels.New(c, l.Log, nil, l.kernelOptions()).Fetch(ctx, spec)
 	if err != nil {
 		return 0, err
 	}

@@ -28,7 +28,7 @@ import (
 // fetchBuilt builds spec, or takes it from the user's cache.
 func fetchBuilt(t *testing.T, spec string) (*kernels.Kernel, *kbuild.Result) {
 	t.Helper()
-	k, err := kernels.New(userStore(t), nil, nil).Fetch(t.Context(), spec)
+	k, err := kernels.New(userStore(t), nil, nil, kernels.Options{}).Fetch(t.Context(), spec)
 	if err != nil {
 		t.Fatalf("Fetch(%s): %v\n%s", spec, err, strings.Join(blame.Of(err).Look, "\n"))
 	}
@@ -141,7 +141,7 @@ func unpacked(t *testing.T, image string) [32]byte {
 // kernel is the same to the last byte.
 func TestBuiltAgain(t *testing.T) {
 	lab, first := fetchBuilt(t, "source:6.1")
-	b, src, want, err := kernels.New(userStore(t), nil, nil).Prepare(t.Context(), "source:6.1")
+	b, src, want, err := kernels.New(userStore(t), nil, nil, kernels.Options{}).Prepare(t.Context(), "source:6.1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +185,7 @@ func TestBuiltFragments(t *testing.T) {
 		names = append(names, p.Fragment().Name)
 	}
 	names = append(names, "none")
-	src := kernels.New(userStore(t), nil, nil)
+	src := kernels.New(userStore(t), nil, nil, kernels.Options{})
 	for _, n := range names {
 		if slices.Contains(kconfig.Lab(), n) {
 			continue
@@ -215,7 +215,7 @@ func TestBuiltFragments(t *testing.T) {
 // What a menu changes becomes a fragment that gives the same configuration: here
 // by a target of the kernel's that asks nobody.
 func TestBuiltMenu(t *testing.T) {
-	b, src, want, err := kernels.New(userStore(t), nil, nil).Prepare(t.Context(), "source:6.1")
+	b, src, want, err := kernels.New(userStore(t), nil, nil, kernels.Options{}).Prepare(t.Context(), "source:6.1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,7 +54,12 @@ func (l *Lab) sources(ctx context.Context, spec string, stage *ui.Stage, menu bo
 		} else {
 			stage.Note("%s", doing)
 		}
-	}, l.Settings.Mirrors...), nil
+	}, l.kernelOptions()), nil
+}
+
+// kernelOptions returns what the settings say about where kernels come from.
+func (l *Lab) kernelOptions() kernels.Options {
+	return kernels.Options{Mirrors: l.Settings.Mirrors, Keys: l.Settings.Keys}
 }
 
 // prepare says how the kernel of spec is built.
@@ -144,14 +149,13 @@ func describe(w io.Writer, k *kernels.Kernel) error {
 		return blame.New(blame.Infrastructure, "read the kernel", err)
 	}
 	row("image", "%s (%.1f MB)", k.Image, float64(fi.Size())/1e6)
-	for _, f := range [][2]string{{"vmlinux", k.VMLinux}, {"System.map", k.SystemMap}} {
+	for _, f := range [][2]string{{"vmlinux", k.VMLinux}, {"System.map", k.SystemMap}, {"headers", k.Headers}} {
 		if f[1] != "" {
 			row(f[0], "%s", f[1])
 		}
 	}
 	row("config", "%s", k.Config)
 	row("modules", "%s", k.Modules)
-	row("headers", "%s", k.Headers)
 	row("compiler", "%s", k.Compiler)
 	r, err := buildResult(k)
 	if err != nil {

@@ -20,7 +20,7 @@ func (l *Lab) KernelList(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return stageError(blame.Infrastructure, "open the cache", err)
 	}
-	src := kernels.New(c, l.Log, nil, l.Settings.Mirrors...)
+	src := kernels.New(c, l.Log, nil, l.kernelOptions())
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "spec\tversion\tflavour\tdownload\tcached")
 	for _, suite := range kernels.Suites() {

@@ -174,7 +174,7 @@ func crashParts(t *testing.T, change func(*wire.FirstJob)) crashSpec {
 	if l.Settings.Kernel != "" {
 		spec = l.Settings.Kernel
 	}
-	k, err := kernels.New(s, nil, nil).Fetch(ctx, spec)
+	k, err := kernels.New(s, nil, nil, kernels.Options{}).Fetch(ctx, spec)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -244,7 +244,7 @@ func (r *run) doKernel(ctx context.Context) (outcome, error) {
 		} else {
 			r.shown.Note("%s", doing)
 		}
-	}, r.Settings.Mirrors...)
+	}, r.kernelOptions())
 	var err error
 	if r.kernel, err = src.Fetch(ctx, r.spec); err != nil {
 		return outcome{}, stageError(blame.Infrastructure, "fetch the kernel "+r.spec, err)

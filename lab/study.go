@@ -47,7 +47,7 @@ func (l *Lab) bootsOf(ctx context.Context, spec string) (*boots, error) {
 	if b.store, err = store.Open(l.Settings.Cache, l.Log); err != nil {
 		return nil, err
 	}
-	if b.kernel, err = kernels.New(b.store, l.Log, nil, l.Settings.Mirrors...).Fetch(ctx, spec); err != nil {
+	if b.kernel, err = kernels.New(b.store, l.Log, nil, l.kernelOptions()).Fetch(ctx, spec); err != nil {
 		return nil, err
 	}
 	if b.probe, err = Accelerator(ctx, b.store, l.Settings.QEMU, l.Settings.Accel); err != nil {

@@ -143,7 +143,7 @@ func (p *packed) build(ctx context.Context) (err error) {
 	shown := p.lab.UI.Begin("pack " + p.name)
 	note := ""
 	defer func() { shown.End(note, false, err) }()
-	src := kernels.New(p.store, p.lab.Log, func(doing string, done, total int64) { shown.Note("%s", doing) }, p.lab.Settings.Mirrors...)
+	src := kernels.New(p.store, p.lab.Log, func(doing string, done, total int64) { shown.Note("%s", doing) }, p.lab.kernelOptions())
 	builder, tree, want, err := src.Prepare(ctx, p.spec)
 	if err != nil {
 		return err

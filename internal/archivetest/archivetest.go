@@ -9,6 +9,7 @@ import (
 	"io"
 	"testing"
 
+	"github.com/google/rpmpack"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 )
@@ -69,6 +70,36 @@ func Compress(t testing.TB, ext string, data []byte) []byte {
 		t.Fatal(err)
 	}
 	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// RPM returns an RPM package of files; m.Compressor is "gzip", "xz", "lzma" or "zstd". It is
+// signed by sign unless that is nil.
+func RPM(t testing.TB, m rpmpack.RPMMetaData, sign func([]byte) ([]byte, error), files ...rpmpack.RPMFile) []byte {
+	t.Helper()
+	if m.OS == "" {
+		m.OS = "linux"
+	}
+	if m.Arch == "" {
+		m.Arch = "x86_64"
+	}
+	p, err := rpmpack.NewRPM(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sign != nil {
+		p.SetPGPSigner(sign)
+	}
+	for _, f := range files {
+		if f.Mode == 0 {
+			f.Mode = 0o644
+		}
+		p.AddFile(f)
+	}
+	var b bytes.Buffer
+	if err := p.Write(&b); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()

@@ -3,6 +3,7 @@ package pgp
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -49,6 +50,9 @@ func ReadKeyring(text []byte) (*Keyring, error) {
 	}
 	return k, nil
 }
+
+// Add adds the keys of more.
+func (k *Keyring) Add(more *Keyring) { k.keys = append(k.keys, more.keys...) }
 
 // Fingerprints lists the keys, in upper-case hexadecimal.
 func (k *Keyring) Fingerprints() []string {
@@ -103,13 +107,24 @@ func (k *Keyring) result(e *openpgp.Entity, err error) (string, error) {
 // Describe says what rpm does about a signature: with which algorithms it was made,
 // when, and with which key. It verifies nothing.
 func Describe(sig []byte, zone *time.Location) string {
+	if s, ok := describeV3(sig, zone); ok {
+		return s
+	}
 	pkt, err := packet.Read(bytes.NewReader(sig))
 	s, ok := pkt.(*packet.Signature)
 	if err != nil || !ok {
 		return "(not an OpenPGP signature)"
 	}
+	id := uint64(0)
+	if s.IssuerKeyId != nil {
+		id = *s.IssuerKeyId
+	}
+	return description(s.PubKeyAlgo, strings.ReplaceAll(s.Hash.String(), "-", ""), s.CreationTime.In(zone), id)
+}
+
+func description(algo packet.PublicKeyAlgorithm, hash string, made time.Time, key uint64) string {
 	name := "Unknown public key algorithm"
-	switch s.PubKeyAlgo {
+	switch algo {
 	case packet.PubKeyAlgoRSA:
 		name = "RSA"
 	case packet.PubKeyAlgoDSA:
@@ -119,10 +134,22 @@ func Describe(sig []byte, zone *time.Location) string {
 	case packet.PubKeyAlgoECDSA:
 		name = "ECDSA"
 	}
-	id := uint64(0)
-	if s.IssuerKeyId != nil {
-		id = *s.IssuerKeyId
+	return fmt.Sprintf("%s/%s, %s, Key ID %016x", name, hash, made.Format("Mon Jan _2 15:04:05 2006"), key)
+}
+
+// describeV3 is Describe of a signature of version 3 (RFC 4880, 5.2.2), which older
+// packages have. The library knows none, so that they cannot be verified.
+func describeV3(sig []byte, zone *time.Location) (string, bool) {
+	r, err := packet.NewOpaqueReader(bytes.NewReader(sig)).Next()
+	// version, length of what is hashed, kind, time[4], key[8], algorithms of key and hash
+	if err != nil || r.Tag != 2 || len(r.Contents) < 17 || r.Contents[0] != 3 || r.Contents[1] != 5 {
+		return "", false
 	}
-	return fmt.Sprintf("%s/%s, %s, Key ID %016x", name, strings.ReplaceAll(s.Hash.String(), "-", ""),
-		s.CreationTime.In(zone).Format("Mon Jan _2 15:04:05 2006"), id)
+	b := r.Contents
+	hash, ok := map[byte]string{1: "MD5", 2: "SHA1", 8: "SHA256", 9: "SHA384", 10: "SHA512", 11: "SHA224"}[b[16]]
+	if !ok {
+		hash = "Unknown hash algorithm"
+	}
+	made := time.Unix(int64(binary.BigEndian.Uint32(b[3:])), 0).In(zone)
+	return description(packet.PublicKeyAlgorithm(b[15]), hash, made, binary.BigEndian.Uint64(b[7:])), true
 }

@@ -91,3 +91,15 @@ func FuzzVerify(f *testing.F) {
 		_ = Describe(sig, time.UTC)
 	})
 }
+
+// Signatures of version 3 are described: the packet is that of RFC 4880, 5.2.2.
+func TestDescribeV3(t *testing.T) {
+	sig := []byte{0x88, 0x17, 3, 5, 0, 0x4a, 0xf0, 0x4b, 0x00, 0x19, 0x9e, 0x2f, 0x91, 0xfd, 0x43, 0x1d, 0x51, 1, 8, 0xab, 0xcd, 0, 8, 0xff, 0}
+	const want = "RSA/SHA256, Tue Nov  3 15:23:44 2009, Key ID 199e2f91fd431d51"
+	if got := Describe(sig, time.UTC); got != want {
+		t.Errorf("Describe = %q; want %q", got, want)
+	}
+	for n := range sig {
+		Describe(sig[:n], time.UTC)
+	}
+}

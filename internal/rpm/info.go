@@ -67,6 +67,15 @@ func (p *Package) WriteFiles(w io.Writer) error {
 	return nil
 }
 
+// InstalledSize returns the sum of the sizes of the package's files in bytes, as its
+// header has it.
+func (p *Package) InstalledSize() int64 {
+	if size := p.Header.GetTag(tagLongSize); size != nil {
+		return size.Int64()
+	}
+	return p.Header.GetTag(tagSize).Int64()
+}
+
 // WriteInfo writes what rpm -qip prints in the locale C, with times in zone.
 // Signatures are described by describe, which is given the binary packet.
 func (p *Package) WriteInfo(w io.Writer, zone *time.Location, describe func(packet []byte, zone *time.Location) string) error {
@@ -94,11 +103,7 @@ func (p *Package) WriteInfo(w io.Writer, zone *time.Location, describe func(pack
 	line("Architecture", text(p.Architecture()))
 	line("Install Date", "(not installed)")
 	line("Group", text(p.Header.GetTag(1016).String()))
-	size := p.Header.GetTag(tagLongSize)
-	if size == nil {
-		size = p.Header.GetTag(tagSize)
-	}
-	line("Size", strconv.FormatInt(size.Int64(), 10))
+	line("Size", strconv.FormatInt(p.InstalledSize(), 10))
 	line("License", p.License())
 	signature := "(none)"
 	if all := p.Signatures(); len(all) > 0 {

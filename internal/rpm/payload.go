@@ -109,6 +109,9 @@ func walkCPIO(r io.Reader, fn func(unpack.Entry, io.Reader) error) error {
 		if h.Size < 0 {
 			return fmt.Errorf("%q: %w", h.Name, cpio.ErrHeader)
 		}
+		if strings.HasPrefix(h.Name, "/") { // of other programs than rpm
+			h.Name = "." + h.Name
+		}
 		e := unpack.Entry{Path: h.Name, Mode: fileMode(h.Mode), ModTime: h.ModTime, Size: h.Size, Link: h.Linkname}
 		if e.Mode.Type() != 0 {
 			e.Size = 0

@@ -7,6 +7,8 @@ package rpm
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -136,6 +138,23 @@ func valueSize(kind uint32, count, at int64, data []byte) (size int64, ok bool) 
 	}
 	return size, size <= left
 }
+
+// ID returns what identifies the package's content, in hexadecimal: a hash of the header,
+// which has a digest of the payload; of the whole package if it has none.
+func (p *Package) ID(ctx context.Context) (string, error) {
+	size := p.header2 - p.header
+	if p.Header.GetTag(tagPayloadDigest).String() == "" {
+		size = p.size - p.header
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, &stoppable{ctx, io.NewSectionReader(p.r, p.header, size)}); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)), nil
+}
+
+// IsSource reports whether the package holds sources, whatever its architecture says.
+func (p *Package) IsSource() bool { return p.SourceRPM() == "" }
 
 func noEOF(err error) error {
 	if errors.Is(err, io.EOF) {

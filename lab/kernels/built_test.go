@@ -95,7 +95,7 @@ func TestBuiltErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src := New(s, nil, nil)
+	src := New(s, nil, nil, Options{})
 	for spec, want := range map[string]string{
 		"source:6.1+framepionter":  "framepointer",
 		"dir:/absent":              "no source tree",

@@ -246,20 +246,24 @@ func keep(name string) bool {
 // relocateHeaders makes the headers usable wherever root lies: their
 // Makefile includes the common one by its absolute path below /usr/src.
 func relocateHeaders(root *os.Root) error {
-	names, err := fs.Glob(root.FS(), "usr/src/linux-headers-*/Makefile")
-	if err != nil {
-		return err
-	}
-	const here = "usr_src := $(abspath $(dir $(lastword $(MAKEFILE_LIST)))..)\n"
-	for _, name := range names {
-		text, err := root.ReadFile(name)
+	// Those of Debian, and of openSUSE.
+	for _, pattern := range []string{"usr/src/linux-headers-*/Makefile", "usr/src/linux-*-obj/*/*/Makefile"} {
+		names, err := fs.Glob(root.FS(), pattern)
 		if err != nil {
 			return err
 		}
-		// The common Makefile is the kernel's own and has no such path.
-		if moved := bytes.ReplaceAll(text, []byte("/usr/src/"), []byte("$(usr_src)/")); !bytes.Equal(moved, text) {
-			if err := root.WriteFile(name, append([]byte(here), moved...), 0o644); err != nil {
+		for _, name := range names {
+			text, err := root.ReadFile(name)
+			if err != nil {
 				return err
+			}
+			up := strings.TrimSuffix(strings.Repeat("../", strings.Count(name, "/")-2), "/")
+			here := "usr_src := $(abspath $(dir $(lastword $(MAKEFILE_LIST)))" + up + ")\n"
+			// The common Makefile is the kernel's own and has no such path.
+			if moved := bytes.ReplaceAll(text, []byte("/usr/src/"), []byte("$(usr_src)/")); !bytes.Equal(moved, text) {
+				if err := root.WriteFile(name, append([]byte(here), moved...), 0o644); err != nil {
+					return err
+				}
 			}
 		}
 	}

@@ -143,7 +143,7 @@ func (h *host) sources(t *testing.T) (*Sources, *bytes.Buffer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src := New(s, l, nil)
+	src := New(s, l, nil, Options{})
 	src.providers["debian"] = &debian{
 		store: s, log: l, run: h.run, etc: filepath.Join(h.dir, "etc"), lists: filepath.Join(h.dir, "lists"),
 		progress: func(doing string, done, total int64) {
@@ -381,11 +381,11 @@ func TestOpenNewLayout(t *testing.T) {
 	m := dir + "/usr/lib/modules/" + release
 	want := &Kernel{Release: release, Image: m + "/vmlinuz", Config: m + "/config", SystemMap: m + "/System.map", Modules: m,
 		Headers: dir + "/usr/src/linux-headers-" + release}
-	got, err := open(dir, release)
+	got, err := open(dir, release, false)
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("open: %v (-want +got):\n%s", err, diff)
 	}
-	if _, err := open(t.TempDir(), release); err == nil || !strings.Contains(err.Error(), "no kernel image") {
+	if _, err := open(t.TempDir(), release, false); err == nil || !strings.Contains(err.Error(), "no kernel image") {
 		t.Errorf("open of nothing = %v; want what is missing", err)
 	}
 }

@@ -32,7 +32,7 @@ type Kernel struct {
 	Config    string // the .config
 	SystemMap string // empty if the package has none
 	Modules   string // lib/modules/RELEASE; no modules.dep, which depmod makes
-	Headers   string // for make -C
+	Headers   string // for make -C; empty if the packages have none
 	VMLinux   string // with debug information; empty if the packages have none
 	Compiler  string // CONFIG_CC_VERSION_TEXT: "gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0"
 }
@@ -46,6 +46,10 @@ type Plan struct {
 	Packages []Package // what to unpack
 	Inputs   []string  // what else the kernel depends on; none for packages alone
 }
+
+// headless reports whether the kernel may be without headers: RPM packages need not
+// have been named all.
+func (p *Plan) headless() bool { return len(p.Inputs) > 0 && p.Inputs[0] == "rpm" }
 
 // Package is one package of a Plan.
 type Package struct {
@@ -88,10 +92,15 @@ type Sources struct {
 	providers map[string]provider
 }
 
+// Options are what a user may choose about where kernels come from.
+type Options struct {
+	Mirrors []string // of kernel.org; empty: its own; NoMirrors: none
+	Keys    string   // folder of the keys that RPM packages must be signed with; empty: they need not be
+}
+
 // New returns the providers with their cache in s. Both log and progress may
-// be nil. The mirrors are those of kernel.org; without any its own are taken, and
-// NoMirrors means none.
-func New(s *store.Store, log *slog.Logger, progress Progress, mirrors ...string) *Sources {
+// be nil.
+func New(s *store.Store, log *slog.Logger, progress Progress, o Options) *Sources {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -101,10 +110,11 @@ func New(s *store.Store, log *slog.Logger, progress Progress, mirrors ...string)
 	log = log.With("layer", "kernels")
 	d := &debian{store: s, log: log, progress: progress, run: execx.Run, etc: "/etc/apt", lists: "/var/lib/apt/lists"}
 	build := func(t treeSource) provider { return &built{store: s, log: log, progress: progress, trees: t} }
-	org := newOrgTrees(s, log, progress, mirrors)
+	org := newOrgTrees(s, log, progress, o.Mirrors)
 	return &Sources{store: s, log: log, providers: map[string]provider{
 		"debian": d,
 		"source": build(releasedTrees{org, debianTrees{d}, log}), "source@kernel.org": build(org), "source@debian": build(debianTrees{d}),
+		"rpm": newRPMs(s, log, progress, o.Keys),
 		"dir": build(ownTrees{}), "git": build(gitTrees{s}),
 	}}
 }
@@ -112,7 +122,7 @@ func New(s *store.Store, log *slog.Logger, progress Progress, mirrors ...string)
 // Forms lists the specs that are understood.
 func (s *Sources) Forms() []Form {
 	var f []Form
-	for _, name := range []string{"debian", "source", "source@kernel.org", "source@debian", "dir", "git"} {
+	for _, name := range []string{"debian", "source", "source@kernel.org", "source@debian", "rpm", "dir", "git"} {
 		f = append(f, s.providers[name].forms()...)
 	}
 	return f
@@ -177,13 +187,13 @@ func (s *Sources) get(ctx context.Context, p provider, plan *Plan) (*Kernel, err
 		if err := p.unpack(ctx, plan, dir); err != nil {
 			return err
 		}
-		_, err := open(dir, plan.Release)
+		_, err := open(dir, plan.Release, plan.headless())
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	k, err := open(dir, plan.Release)
+	k, err := open(dir, plan.Release, plan.headless())
 	if err != nil {
 		return nil, err
 	}
@@ -209,8 +219,9 @@ func (s *Sources) provider(spec string) (p provider, want string, err error) {
 }
 
 // open finds the parts of an unpacked kernel. They lie in boot/ and lib/, or
-// all in usr/lib/modules/RELEASE (Debian's packages from 7.x on).
-func open(dir, release string) (*Kernel, error) {
+// all in usr/lib/modules/RELEASE (Debian's packages from 7.x on, openSUSE's). If
+// headless, the kernel may be without headers.
+func open(dir, release string, headless bool) (*Kernel, error) {
 	k := &Kernel{Release: release}
 	var errs []error
 	find := func(what string, patterns ...string) string {
@@ -223,21 +234,25 @@ func open(dir, release string) (*Kernel, error) {
 		errs = append(errs, fmt.Errorf("the packages of %s have no %s", release, what))
 		return ""
 	}
-	k.Image = find("kernel image", "boot/vmlinuz-@", "usr/lib/modules/@/vmlinuz")
-	k.Config = find("configuration", "boot/config-@", "usr/lib/modules/@/config")
+	k.Image = find("kernel image", "boot/vmlinuz-@", "usr/lib/modules/@/vmlinuz", "lib/modules/@/vmlinuz")
+	k.Config = find("configuration", "boot/config-@", "usr/lib/modules/@/config", "lib/modules/@/config")
 	k.Modules = filepath.Dir(find("modules", "lib/modules/@/kernel", "usr/lib/modules/@/kernel"))
-	k.Headers = filepath.Dir(find("headers", "usr/src/linux-headers-@/Makefile"))
+	if k.Headers = headersBelow(dir, release); k.Headers == "" && !headless {
+		k.Headers = filepath.Dir(find("headers", "usr/src/linux-headers-@/Makefile"))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	for _, p := range []string{"boot/System.map-" + release, "usr/lib/modules/" + release + "/System.map"} {
+	for _, p := range []string{"boot/System.map-" + release, "usr/lib/modules/" + release + "/System.map", "lib/modules/" + release + "/System.map"} {
 		// Debian ships one line there, which says where to find the real one.
 		if fi, err := os.Stat(filepath.Join(dir, p)); err == nil && fi.Size() > 4096 {
 			k.SystemMap = filepath.Join(dir, p)
 		}
 	}
-	if p := filepath.Join(dir, "usr/lib/debug/boot/vmlinux-"+release); exists(p) {
-		k.VMLinux = p
+	for _, p := range []string{"boot/vmlinux-@", "boot/vmlinux-@.debug", "lib/modules/@/vmlinux", "usr/lib/modules/@/vmlinux", "usr/lib/modules/@/vmlinux.debug"} {
+		if p = filepath.Join(dir, "usr/lib/debug", strings.ReplaceAll(p, "@", release)); k.VMLinux == "" && exists(p) {
+			k.VMLinux = p
+		}
 	}
 	c, err := kconfig.ReadFile(k.Config)
 	if err != nil {

@@ -19,7 +19,7 @@ func TestFetchDefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src := New(s, nil, nil)
+	src := New(s, nil, nil, Options{})
 	plan, err := src.Resolve(t.Context(), Default)
 	if err != nil {
 		t.Fatal(err)

@@ -38,7 +38,7 @@ func released(t *testing.T, m *orgtest.Mirror, before ...string) *Sources {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src := New(s, nil, nil, append(before, m.URL)...)
+	src := New(s, nil, nil, Options{Mirrors: append(before, m.URL)})
 	keys := kernelorg.Keys{Sums: m.Sums.Ring, Releases: m.Release.Ring}
 	r := src.providers["source"].(*built).trees.(releasedTrees)
 	r.org.site.Keys = keys

@@ -56,6 +56,10 @@ func (b *Builder) Build(ctx context.Context, k *kernels.Kernel, src fs.FS, name 
 		return nil, blame.New(blame.Infrastructure, doing, fmt.Errorf("make cannot work in %q", b.Store.Dir())).
 			WithHint("set %s to a path without blanks and colons", store.EnvDir)
 	}
+	if k.Headers == "" {
+		return nil, blame.New(blame.Usage, doing, fmt.Errorf("the packages of %s have nothing to build modules with", k.Release)).
+			WithHint("add its package kernel-devel; scenario:sysrq needs no module")
+	}
 	cc, err := b.compiler(ctx, k)
 	if err != nil {
 		return nil, err
@@ -171,9 +175,9 @@ func makeArgs(k *kernels.Kernel, cc compiler, dir, origin string) ([]string, err
 	if err != nil {
 		return nil, err
 	}
-	// The headers lie in ROOT/usr/src/linux-headers-RELEASE. With ROOT taken
+	// The headers lie in ROOT/usr/src/linux-headers-RELEASE or deeper. With ROOT taken
 	// off, the debug info names them as if they were installed.
-	root := filepath.Clean(filepath.Join(k.Headers, "../../.."))
+	root := k.Headers[:max(0, strings.LastIndex(k.Headers, "/usr/src/"))]
 	flags := fmt.Sprintf("-ffile-prefix-map=%s=%s -ffile-prefix-map=%s=", dir, origin, root)
 	if c.State("DEBUG_INFO") == kconfig.No {
 		flags += " -g"

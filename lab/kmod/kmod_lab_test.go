@@ -25,7 +25,7 @@ func fetch(t *testing.T) *kernels.Kernel {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := kernels.New(s, nil, nil).Fetch(t.Context(), kernels.Default)
+	k, err := kernels.New(s, nil, nil, kernels.Options{}).Fetch(t.Context(), kernels.Default)
 	if err != nil {
 		t.Fatal(err)
 	}

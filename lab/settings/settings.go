@@ -24,6 +24,7 @@ type Settings struct {
 	Accel   string        // "auto", "tcg" or "kvm"
 	Install string        // "auto": install what the host lacks if that needs no password; "never"
 	Mirrors []string      // folders with kernel.org's releases; "none": do not ask; empty: those of kernel.org
+	Keys    string        // folder of the keys that RPM packages must be signed with; empty: they need not be
 	Cache   string        // folder of kernels, modules and images, reused by all runs
 	Runs    string        // folder that gets one folder for each run
 	QEMU    string        // the QEMU program
@@ -33,7 +34,7 @@ type Settings struct {
 
 // names are the settings' names in the file; CRASHLAB_ and the upper-case name
 // is the environment variable.
-var names = []string{"kernel", "accel", "install", "mirrors", "cache", "runs", "qemu", "timeout", "verbose"}
+var names = []string{"kernel", "accel", "install", "mirrors", "keys", "cache", "runs", "qemu", "timeout", "verbose"}
 
 // Load reads the settings; dir is where crashlab.yaml may stand.
 func Load(dir string) (Settings, error) {
@@ -49,6 +50,7 @@ func Load(dir string) (Settings, error) {
 	v.SetDefault("accel", "auto")
 	v.SetDefault("install", "auto")
 	v.SetDefault("mirrors", "")
+	v.SetDefault("keys", "")
 	v.SetDefault("cache", filepath.Join(cache, "crashlab"))
 	v.SetDefault("runs", "runs")
 	v.SetDefault("qemu", "qemu-system-x86_64")
@@ -69,7 +71,7 @@ func Load(dir string) (Settings, error) {
 	}
 	s := Settings{
 		Kernel: v.GetString("kernel"), Accel: v.GetString("accel"), Install: v.GetString("install"),
-		QEMU: v.GetString("qemu"), Verbose: v.GetBool("verbose"),
+		Keys: v.GetString("keys"), QEMU: v.GetString("qemu"), Verbose: v.GetBool("verbose"),
 	}
 	s.Mirrors = strings.Fields(strings.ReplaceAll(strings.Join(v.GetStringSlice("mirrors"), " "), ",", " "))
 	for _, m := range s.Mirrors {

@@ -98,8 +98,9 @@ func (m *Mirror) Put(t testing.TB, version string, tar []byte, others ...string)
 
 // Signer signs.
 type Signer struct {
-	key  *openpgp.Entity
-	Ring *pgp.Keyring // its public key
+	key    *openpgp.Entity
+	Ring   *pgp.Keyring // its public key
+	Public []byte       // the same, armored
 }
 
 // signers are made once: keys take a second.
@@ -124,7 +125,7 @@ func newSigner(name string) Signer {
 	if err != nil {
 		panic(err)
 	}
-	return Signer{e, ring}
+	return Signer{e, ring, b.Bytes()}
 }
 
 // Detached returns an armored signature of data.
@@ -150,4 +151,11 @@ func (s Signer) Clear(t testing.TB, text string) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+// Binary returns a signature of data that is not armored.
+func (s Signer) Binary(data []byte) ([]byte, error) {
+	var b bytes.Buffer
+	err := openpgp.DetachSign(&b, s.key, bytes.NewReader(data), nil)
+	return b.Bytes(), err
 }
