@@ -40,6 +40,7 @@ type Options struct {
 	Tests    bool     // go test -race will run
 	Build    bool     // a kernel will be built
 	Menu     bool     // it will be configured by menus
+	Pack     string   // it will be packed as "rpm" or "deb"
 	Packers  []string // programs that pack its image, such as "zstd"
 	Cache    string   // directory of the cache; it need not exist
 	Space    int64    // bytes that are needed there
@@ -100,6 +101,16 @@ func needs(o Options) []need {
 	}
 	if o.Build {
 		ns = append(ns, buildNeeds(o)...)
+	}
+	switch o.Pack {
+	case "rpm":
+		ns = append(ns, need{name: "rpmbuild", programs: []string{"rpmbuild"}, why: "makes the packages",
+			packages: map[string]string{"apt-get": "rpm", "dnf": "rpm-build", "zypper": "rpm-build", "pacman": "rpm-tools"}})
+	case "deb":
+		ns = append(ns,
+			need{name: "dpkg-buildpackage", programs: []string{"dpkg-buildpackage"}, why: "makes the packages",
+				packages: map[string]string{"apt-get": "dpkg-dev", "dnf": "dpkg-dev", "zypper": "dpkg", "pacman": "dpkg"}},
+			need{name: "fakeroot", programs: []string{"fakeroot"}, why: "makes the packages", packages: all("fakeroot")})
 	}
 	if o.Tests {
 		ns = append(ns,

@@ -350,6 +350,15 @@ func TestBuildNeeds(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("missing for a build (-want +got):\n%s", diff)
 	}
+	for pack, want := range map[string]string{"rpm": "rpm", "deb": "dpkg-dev fakeroot"} {
+		var got []string
+		for _, c := range missing(m.doctor().required(Options{Kernel: "debian", Pack: pack})) {
+			got = append(got, c.Package)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("missing for %s: %q; want %q", pack, got, want)
+		}
+	}
 	if lacking := missing(m.doctor().required(Options{Kernel: "debian"})); len(lacking) > 0 {
 		t.Errorf("missing without a build: %v; want nothing", lacking)
 	}
