@@ -3,7 +3,10 @@
 package lab
 
 import (
+	"context"
 	"crypto/sha256"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +15,9 @@ import (
 	"time"
 
 	"crashlab/crashkit"
+	"crashlab/internal/deb"
+	"crashlab/internal/rpm"
+	"crashlab/internal/unpack"
 	"crashlab/kconfig"
 	"crashlab/kconfig/ikconfig"
 	"crashlab/lab/blame"
@@ -74,6 +80,65 @@ func TestBuiltScenario(t *testing.T) {
 			}
 			t.Logf("compared with the guest's own view: %+v", checked)
 		})
+	}
+}
+
+// Packages that the kernel's own targets make hold the kernel that was built, and
+// those of RPM, read back by rpm:, crash as it does.
+func TestBuiltPackages(t *testing.T) {
+	k, _ := fetchBuilt(t, "source:6.1")
+	want := fileSum(t, k.Image)
+	b, src, w, err := kernels.New(userStore(t), nil, nil, kernels.Options{}).Prepare(t.Context(), "source:6.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	images := 0
+	for kind, find := range map[kbuild.PackageKind]func(context.Context, io.ReaderAt, int64, func(string) bool, func(unpack.Entry, io.Reader) error) error{
+		kbuild.RPM: rpm.Find, kbuild.Deb: deb.Find,
+	} {
+		dir := mkdir(t, string(kind))
+		made, err := b.Package(t.Context(), src, w, kind, dir)
+		if err != nil {
+			t.Fatalf("Package(%s): %v\n%s", kind, err, strings.Join(blame.Of(err).Look, "\n"))
+		}
+		for _, name := range made {
+			f, err := os.Open(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			fi, err := f.Stat()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%s: %d bytes", filepath.Base(name), fi.Size())
+			err = find(t.Context(), f, fi.Size(), func(p string) bool { return p == "boot/vmlinuz-"+k.Release }, func(_ unpack.Entry, r io.Reader) error {
+				h := sha256.New()
+				_, err := io.Copy(h, r)
+				if got := [32]byte(h.Sum(nil)); got != want {
+					t.Errorf("%s has another image than was built", name)
+				}
+				images++
+				return err
+			})
+			if err != nil && !errors.Is(err, rpm.ErrNotFound) && !errors.Is(err, deb.ErrNotFound) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if kind != kbuild.RPM {
+			continue
+		}
+		for _, s := range []string{"sysrq", "nullderef"} {
+			l := testLab(t)
+			l.Settings.Kernel = "rpm:" + dir
+			run, _, err := l.Run(t.Context(), scenario(t, s))
+			if err != nil || run.Verdict != ledger.Passed || run.Kernel.Release != k.Release {
+				t.Errorf("Run(%s, %s) = %s of %s, %v\n%s", s, l.Settings.Kernel, run.Verdict, run.Kernel.Release, err, strings.Join(blame.Of(err).Look, "\n"))
+			}
+		}
+	}
+	if images != 2 {
+		t.Errorf("%d packages have an image; want one of each kind", images)
 	}
 }
 

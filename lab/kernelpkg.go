@@ -21,7 +21,7 @@ func (l *Lab) KernelPackage(ctx context.Context, w io.Writer, spec string, kind 
 	spec = l.builtSpec(spec)
 	stage := l.UI.Begin(string(kind))
 	var made []string
-	err := doctor.New().Ensure(ctx, doctor.Options{Kernel: spec, Pack: string(kind), Cache: l.Settings.Cache}, func(line string) { l.UI.Say("%s", line) })
+	err := doctor.New().Ensure(ctx, doctor.Options{Kernel: spec, Pack: []string{string(kind)}, Cache: l.Settings.Cache}, func(line string) { l.UI.Say("%s", line) })
 	if err == nil {
 		builder, src, want, perr := l.prepare(ctx, spec, stage, false)
 		if err = perr; err == nil {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -40,7 +41,7 @@ type Options struct {
 	Tests    bool     // go test -race will run
 	Build    bool     // a kernel will be built
 	Menu     bool     // it will be configured by menus
-	Pack     string   // it will be packed as "rpm" or "deb"
+	Pack     []string // it will be packed as "rpm" or "deb"
 	Packers  []string // programs that pack its image, such as "zstd"
 	Cache    string   // directory of the cache; it need not exist
 	Space    int64    // bytes that are needed there
@@ -102,11 +103,11 @@ func needs(o Options) []need {
 	if o.Build {
 		ns = append(ns, buildNeeds(o)...)
 	}
-	switch o.Pack {
-	case "rpm":
+	if slices.Contains(o.Pack, "rpm") {
 		ns = append(ns, need{name: "rpmbuild", programs: []string{"rpmbuild"}, why: "makes the packages",
 			packages: map[string]string{"apt-get": "rpm", "dnf": "rpm-build", "zypper": "rpm-build", "pacman": "rpm-tools"}})
-	case "deb":
+	}
+	if slices.Contains(o.Pack, "deb") {
 		ns = append(ns,
 			need{name: "dpkg-buildpackage", programs: []string{"dpkg-buildpackage"}, why: "makes the packages",
 				packages: map[string]string{"apt-get": "dpkg-dev", "dnf": "dpkg-dev", "zypper": "dpkg", "pacman": "dpkg"}},

@@ -352,7 +352,7 @@ func TestBuildNeeds(t *testing.T) {
 	}
 	for pack, want := range map[string]string{"rpm": "rpm", "deb": "dpkg-dev fakeroot"} {
 		var got []string
-		for _, c := range missing(m.doctor().required(Options{Kernel: "debian", Pack: pack})) {
+		for _, c := range missing(m.doctor().required(Options{Kernel: "debian", Pack: []string{pack}})) {
 			got = append(got, c.Package)
 		}
 		if strings.Join(got, " ") != want {

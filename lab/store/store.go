@@ -156,6 +156,7 @@ func (s *Store) Get(ctx context.Context, k Key, build func(ctx context.Context, 
 	files := filepath.Join(entry, "files")
 	// An entry appears whole, so that a good one needs no lock.
 	if verify(entry) == nil {
+		s.touch(entry)
 		return files, true, nil
 	}
 	unlock, err := s.lock(ctx, k.Kind, k.ID())

@@ -78,7 +78,7 @@ func Built(ctx context.Context) error {
 	if err != nil {
 		return exit(err)
 	}
-	o.Build, o.Packers = true, []string{"gzip", "bzip2", "xz", "lzop", "lz4", "zstd"}
+	o.Build, o.Pack, o.Packers = true, []string{"rpm", "deb"}, []string{"gzip", "bzip2", "xz", "lzop", "lz4", "zstd"}
 	if err := doctor.New().Ensure(ctx, o, func(line string) { fmt.Println(line) }); err != nil {
 		return exit(err)
 	}
