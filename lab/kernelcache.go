@@ -35,7 +35,7 @@ type cached struct {
 var cachedKinds = []string{"kernel", "source"}
 
 // areas are the folders in the cache with things of their own, and what they are.
-var areas = [][2]string{{"kbuild", "object tree"}, {"worktree", "worktree"}, {"kernel.org", "download"}, {"rpm", "download"}, {"apt", "package lists"}}
+var areas = [][2]string{{"kbuild", "object tree"}, {"worktree", "worktree"}, {"kernel.org", "download"}, {"rpm", "download"}, {"debs", "download"}, {"apt", "package lists"}}
 
 // cache lists what is in the cache, the largest first.
 func (l *Lab) cache(s *store.Store) ([]cached, error) {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 
 	"crashlab/internal/execx"
 	"crashlab/lab/blame"
+	"crashlab/lab/store"
 )
 
 // apt is the package manager with one set of package lists.
@@ -177,11 +179,66 @@ func pickArchive(lines string) string {
 	return unknown
 }
 
-// download fetches the packages of p into dir.
-func (a *apt) download(ctx context.Context, p *Plan, dir string) error {
-	args := []string{"-qq", "-o", "APT::Status-Fd=1", "download"}
+// download fetches the packages of p. They lie in dir, in which an interrupted
+// call leaves those that it has, until done is called.
+func (a *apt) download(ctx context.Context, p *Plan) (dir string, done func() error, err error) {
+	key := store.Key{Kind: "debs", Name: p.Release}
 	for _, q := range p.Packages {
+		key.Inputs = append(key.Inputs, q.Name, q.Version, q.SHA256)
+	}
+	dir = filepath.Join(a.store.Area("debs"), key.ID())
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", nil, err
+	}
+	return dir, func() error { return os.RemoveAll(dir) }, a.downloadTo(ctx, p, dir)
+}
+
+// debFile finds the file of q in dir, and compares its hash with the one that
+// apt has from the signed lists.
+func debFile(q Package, dir string) (name string, err error) {
+	found, err := filepath.Glob(filepath.Join(dir, q.Name+"_*.deb"))
+	if err != nil {
+		return "", err
+	}
+	if len(found) != 1 {
+		return "", fmt.Errorf("apt downloaded %d files of that name", len(found))
+	}
+	f, err := os.Open(found[0])
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	if got := fmt.Sprintf("%x", h.Sum(nil)); got != q.SHA256 {
+		return found[0], fmt.Errorf("%s has the SHA-256 %s, and not %s as apt's lists say", found[0], got, q.SHA256)
+	}
+	return found[0], nil
+}
+
+func (a *apt) downloadTo(ctx context.Context, p *Plan, dir string) error {
+	args := []string{"-qq", "-o", "APT::Status-Fd=1", "download"}
+	missing := int64(0)
+	for _, q := range p.Packages {
+		name, err := debFile(q, dir)
+		if err == nil {
+			continue // an earlier call has got it
+		}
+		if name != "" {
+			if err := os.Remove(name); err != nil {
+				return err
+			}
+		}
+		missing += q.Size
 		args = append(args, q.Name+"="+q.Version)
+	}
+	if missing == 0 {
+		return nil
+	}
+	if err := checkSpace(dir, missing); err != nil {
+		return blame.New(blame.Infrastructure, "download "+p.Release, err)
 	}
 	c := execx.Cmd{Dir: dir, Log: &statusLog{report: func(percent float64) {
 		a.progress("download "+p.Release, int64(percent/100*float64(p.Size())), p.Size())

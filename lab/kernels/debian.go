@@ -3,7 +3,6 @@ package kernels
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -166,11 +165,11 @@ func (d *debian) unpack(ctx context.Context, p *Plan, dir string) error {
 	if err != nil {
 		return err
 	}
-	debs := filepath.Join(dir, "debs")
-	if err := os.Mkdir(debs, 0o755); err != nil {
-		return err
+	if err := checkSpace(dir, debExpands*p.Size()); err != nil {
+		return blame.New(blame.Infrastructure, "unpack "+p.Release, err)
 	}
-	if err := a.download(ctx, p, debs); err != nil {
+	debs, done, err := a.download(ctx, p)
+	if err != nil {
 		return err
 	}
 	root, err := os.OpenRoot(dir)
@@ -180,8 +179,8 @@ func (d *debian) unpack(ctx context.Context, p *Plan, dir string) error {
 	defer root.Close()
 
 	doing := "unpack " + p.Release
-	var done atomic.Int64
-	read := func(n int) { d.progress(doing, done.Add(int64(n)), p.Size()) }
+	var count atomic.Int64
+	read := func(n int) { d.progress(doing, count.Add(int64(n)), p.Size()) }
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
@@ -199,31 +198,28 @@ func (d *debian) unpack(ctx context.Context, p *Plan, dir string) error {
 	if err := relocateHeaders(root); err != nil {
 		return err
 	}
-	return os.RemoveAll(debs)
+	return done()
 }
+
+// debExpands is how many times larger the files in packages of kernels are at most,
+// and treeExpands those of an archive of the sources.
+const (
+	debExpands  = 6
+	treeExpands = 12
+)
 
 // unpackPackage unpacks the .deb of q in the directory debs after having
 // compared its hash with the one that apt has from the signed lists.
 func unpackPackage(ctx context.Context, q Package, debs string, root *os.Root, read func(int)) error {
-	found, err := filepath.Glob(filepath.Join(debs, q.Name+"_*.deb"))
+	name, err := debFile(q, debs)
 	if err != nil {
 		return err
 	}
-	if len(found) != 1 {
-		return fmt.Errorf("apt downloaded %d files of that name", len(found))
-	}
-	f, err := os.Open(found[0])
+	f, err := os.Open(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return err
-	}
-	if got := fmt.Sprintf("%x", h.Sum(nil)); got != q.SHA256 {
-		return fmt.Errorf("%s has the SHA-256 %s, and not %s as apt's lists say", found[0], got, q.SHA256)
-	}
 	fi, err := f.Stat()
 	if err != nil {
 		return err

@@ -299,6 +299,29 @@ func TestFetchErrors(t *testing.T) {
 	}
 }
 
+// What an interrupted download has got is not downloaded again.
+func TestFetchResumes(t *testing.T) {
+	h := newHost(t)
+	s, _ := h.sources(t)
+	last := h.debs["linux-kbuild-6.1"]
+	delete(h.debs, "linux-kbuild-6.1")
+	if _, err := s.Fetch(t.Context(), "debian"); err == nil {
+		t.Fatal("Fetch of a kernel of which the archive lacks a package = nil; want an error")
+	}
+	delete(h.debs, "linux-image-"+testRelease)
+	h.debs["linux-kbuild-6.1"] = last
+	got, err := filepath.Glob(filepath.Join(s.store.Area("debs"), "*", "linux-image-*.deb"))
+	if err != nil || len(got) != 1 {
+		t.Fatalf("kept: %v, %v; want the image", got, err)
+	}
+	if _, err := s.Fetch(t.Context(), "debian"); err != nil {
+		t.Errorf("Fetch when the archive has the rest: %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(s.store.Area("debs"), "*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
 // A damaged kernel in the cache is fetched again.
 func TestFetchDamaged(t *testing.T) {
 	h := newHost(t)

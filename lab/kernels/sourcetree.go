@@ -134,8 +134,11 @@ func (d debianTrees) unpackSource(ctx context.Context, pkg Package, dir string) 
 		return err
 	}
 	defer os.RemoveAll(scratch)
-	plan := &Plan{Release: pkg.Name, Packages: []Package{pkg}}
-	if err := a.download(ctx, plan, scratch); err != nil {
+	if err := checkSpace(dir, treeExpands*pkg.Size); err != nil {
+		return blame.New(blame.Infrastructure, "unpack "+pkg.Name, err)
+	}
+	debs, done, err := a.download(ctx, &Plan{Release: pkg.Name, Packages: []Package{pkg}})
+	if err != nil {
 		return err
 	}
 	root, err := os.OpenRoot(scratch)
@@ -145,7 +148,7 @@ func (d debianTrees) unpackSource(ctx context.Context, pkg Package, dir string) 
 	defer root.Close()
 	doing := "unpack " + pkg.Name
 	d.progress(doing, 0, 0)
-	if err := unpackPackage(ctx, pkg, scratch, root, func(int) {}); err != nil {
+	if err := unpackPackage(ctx, pkg, debs, root, func(int) {}); err != nil {
 		return blame.New(blame.Infrastructure, doing, err)
 	}
 	found, err := filepath.Glob(filepath.Join(scratch, "usr/src/linux-source-*.tar.xz"))
@@ -159,7 +162,10 @@ func (d debianTrees) unpackSource(ctx context.Context, pkg Package, dir string) 
 	if err := d.unpackTree(ctx, found[0], linux, doing); err != nil && ctx.Err() == nil {
 		return blame.New(blame.Infrastructure, doing, err)
 	}
-	return ctx.Err()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return done()
 }
 
 // unpackTree unpacks an archive of the sources, without its first directory.
