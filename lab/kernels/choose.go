@@ -73,7 +73,7 @@ var imageName = regexp.MustCompile(`^linux-image-([0-9].*?)-(cloud-amd64|rt-amd6
 func wanted(names []string) []string {
 	var w []string
 	for _, n := range names {
-		if n == "linux-image-"+flavour || partsOf.MatchString(n) && !strings.HasSuffix(n, "-dbg") {
+		if n == "linux-image-"+flavour || partsOf.MatchString(n) {
 			w = append(w, n)
 		}
 	}
@@ -120,8 +120,28 @@ func (av *available) complete() []string {
 // choose decides which kernel want names: "" is the one that the suite's
 // meta-package depends on; else an ABI ("6.1.0-56"), the beginning of one
 // ("6.1"), of which the newest is taken, or either with a flavour
-// ("6.1-rt-amd64"). Kernels without headers are passed over.
+// ("6.1-rt-amd64"). Kernels without headers are passed over. With debugSuffix at
+// the end, the kernel with debug information is added.
 func (av *available) choose(want string) (*Plan, error) {
+	want, debug := strings.CutSuffix(want, debugSuffix)
+	p, err := av.chooseKernel(want)
+	if err != nil || !debug {
+		return p, err
+	}
+	dbg, ok := av.find(dependency{name: debugPackage(p.Release)})
+	if !ok {
+		return nil, fmt.Errorf("there is no package %s", debugPackage(p.Release))
+	}
+	p.Packages = append(p.Packages, Package{Name: dbg.Package, Version: dbg.Version, Size: dbg.Size, SHA256: dbg.SHA256})
+	return p, nil
+}
+
+// debugSuffix, after a version or flavour, asks for the kernel with debug information.
+const debugSuffix = "+debuginfo"
+
+func debugPackage(release string) string { return "linux-image-" + release + "-dbg" }
+
+func (av *available) chooseKernel(want string) (*Plan, error) {
 	fl := flavour
 	for _, f := range flavours {
 		if w, ok := strings.CutSuffix(want, "-"+f); ok {

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -41,6 +42,7 @@ func (d *debian) forms() []Form {
 		{"debian:6.1", "the newest 6.1 that apt knows"},
 		{"debian:6.1.0-56", "exactly this one"},
 		{"debian:6.1-rt-amd64", "another flavour than " + flavour + ": amd64, rt-amd64"},
+		{"debian:6.1+debuginfo", "with vmlinux and its debug information, some 300 MB more"},
 		{"debian@trixie:6.12", "from another suite than this machine's"},
 	}
 }
@@ -235,6 +237,10 @@ var foreignArch = regexp.MustCompile(`^usr/src/[^/]+/arch/([^/]+)/`)
 func keep(name string) bool {
 	if m := foreignArch.FindStringSubmatch(name); m != nil {
 		return m[1] == "x86"
+	}
+	if strings.HasPrefix(name, "usr/lib/debug/") {
+		base := path.Base(name)
+		return strings.HasPrefix(base, "vmlinux") || strings.HasPrefix(base, "System.map") // and not that of each module
 	}
 	return !strings.HasPrefix(name, "usr/share/")
 }

@@ -68,6 +68,10 @@ func newHost(t *testing.T) *host {
 		file(src+"cloud-amd64/.config", "CONFIG_X=y\n"),
 		tar.Header{Name: "./lib/modules/" + testRelease + "/build", Typeflag: tar.TypeSymlink, Linkname: "/usr/src/linux-headers-" + testRelease})
 	pkg("linux-headers-6.1.0-1-common", "", file(src+"common/Makefile", "VERSION = 6\n"), file(src+"common/arch/sh/Makefile", ""))
+	pkg("linux-image-"+testRelease+"-dbg", "", file("./usr/lib/debug/boot/vmlinux-"+testRelease, "ELF"),
+		file("./usr/lib/debug/boot/System.map-"+testRelease, strings.Repeat("ffffffff81000000 T _text\n", 200)),
+		tar.Header{Name: "./usr/lib/debug/vmlinux-" + testRelease, Typeflag: tar.TypeSymlink, Linkname: "boot/vmlinux-" + testRelease},
+		file("./usr/lib/debug/lib/modules/"+testRelease+"/kernel/drivers/block/virtio_blk.ko", "ko"))
 	pkg("linux-kbuild-6.1", "libelf1 (>= 0.142)", file("./usr/lib/linux-kbuild-6.1/scripts/basic/fixdep", "elf"))
 	h.fresh = h.known
 	return h
@@ -195,6 +199,24 @@ func TestFetch(t *testing.T) {
 	h.down = true
 	if again, err := s.Fetch(t.Context(), "debian:6.1"); err != nil || again.Image != k.Image || len(h.ran) != 3 {
 		t.Errorf("second Fetch = %+v, %v after %q; want the same from the store", again, err, h.ran)
+	}
+}
+
+// On request the kernel comes with its debug information, and the real System.map.
+func TestFetchDebug(t *testing.T) {
+	h := newHost(t)
+	s, _ := h.sources(t)
+	k, err := s.Fetch(t.Context(), "debian:6.1+debuginfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	debug := filepath.Dir(filepath.Dir(k.Image)) + "/usr/lib/debug"
+	if k.VMLinux != debug+"/boot/vmlinux-"+testRelease || k.SystemMap != debug+"/boot/System.map-"+testRelease || exists(debug+"/lib") {
+		t.Errorf("Fetch = %+v, debug information of modules: %t; want vmlinux and System.map in %s alone", k, exists(debug+"/lib"), debug)
+	}
+	delete(h.debs, "linux-image-"+testRelease+"-dbg")
+	if k, err := s.Fetch(t.Context(), "debian:6.1"); err != nil || k.VMLinux != "" {
+		t.Errorf("Fetch without it = %+v, %v; want no vmlinux, and the package not asked for", k, err)
 	}
 }
 

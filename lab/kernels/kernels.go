@@ -243,7 +243,8 @@ func open(dir, release string, headless bool) (*Kernel, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	for _, p := range []string{"boot/System.map-" + release, "usr/lib/modules/" + release + "/System.map", "lib/modules/" + release + "/System.map"} {
+	for _, p := range []string{"boot/System.map-" + release, "usr/lib/modules/" + release + "/System.map", "lib/modules/" + release + "/System.map",
+		"usr/lib/debug/boot/System.map-" + release} {
 		// Debian ships one line there, which says where to find the real one.
 		if fi, err := os.Stat(filepath.Join(dir, p)); err == nil && fi.Size() > 4096 {
 			k.SystemMap = filepath.Join(dir, p)
