@@ -35,6 +35,8 @@ type Program struct {
 	Kallsyms sym.KallsymsTables
 	// Types are the kernel's types. Empty, never nil, if they could not be read.
 	Types *ctype.Set
+	// TypesFrom is the file that Types come from, for those who ask; "" for the dump itself.
+	TypesFrom string
 	// Limits says what could not be read when the dump was opened, and so which
 	// answers will be missing.
 	Limits []error

@@ -103,10 +103,15 @@ func (e *Env) typeNamed(name string) (ctype.Type, error) {
 	}
 	mods, _ := e.Program.Modules() // one that cannot be read has no types
 	for _, m := range mods {
-		if set, err := e.Program.ModuleTypes(m); err == nil {
-			if t, ok := lookup(set); ok {
-				return t, nil
-			}
+		set, err := e.Program.ModuleTypes(m)
+		if err != nil && e.Debug != nil {
+			set, err = e.Debug.ModuleTypes(m)
+		}
+		if err != nil {
+			continue
+		}
+		if t, ok := lookup(set); ok {
+			return t, nil
 		}
 	}
 	if near := nearest(name, e.Program.Types.Names(), 5); len(near) > 0 {

@@ -35,8 +35,10 @@ type system struct {
 		Problems    []string `json:"problems"`
 	} `json:"dump"`
 	kernel.System
-	Tasks int    `json:"tasks"`
-	Panic string `json:"panic"` // the kernel's first line about the crash; "" if it did not crash
+	// TypesFrom is the file that the types come from; "" for the dump itself.
+	TypesFrom string `json:"types_from"`
+	Tasks     int    `json:"tasks"`
+	Panic     string `json:"panic"` // the kernel's first line about the crash; "" if it did not crash
 
 	info dump.Info
 }
@@ -48,7 +50,7 @@ func sys(_ context.Context, env *Env, _ *Args) (Result, error) {
 
 // system gathers what sys shows.
 func (e *Env) system() (*system, error) {
-	s := &system{System: kernel.Sys(e.Program), info: e.Program.Image.Info()}
+	s := &system{System: kernel.Sys(e.Program), TypesFrom: e.Program.TypesFrom, info: e.Program.Image.Info()}
 	s.Dump.Path = e.Path
 	s.Dump.Format, s.Dump.Compression = s.info.Format, s.info.Compression
 	s.Dump.SizeBytes = s.info.FileSize
@@ -84,7 +86,11 @@ func (s *system) WriteText(t *Text) {
 	if len(s.Taints) > 0 {
 		tainted = "  [TAINTED: " + letters(s.Taints) + "]"
 	}
-	t.Printf("      KERNEL: (symbols and types from the dump)%s\n", tainted)
+	from := "symbols and types from the dump"
+	if s.TypesFrom != "" {
+		from = "symbols from the dump, types from " + safe(s.TypesFrom)
+	}
+	t.Printf("      KERNEL: (%s)%s\n", from, tainted)
 	t.Printf("    DUMPFILE: %s%s\n", s.Dump.Path, note)
 	cpus := count(s.CPUsPresent)
 	if off := s.CPUsPresent - s.CPUsOnline; off > 0 && s.CPUsOnline > 0 {

@@ -12,6 +12,7 @@ import (
 
 	"crashlab/crashkit"
 	"crashlab/crashkit/addr"
+	"crashlab/crashkit/ctype"
 )
 
 // Source is the debug information of a crashed kernel and of its modules, opened
@@ -138,7 +139,18 @@ func (s *Source) SupplyTypes() error {
 		return err
 	}
 	s.p.SetTypes(types)
+	s.p.TypesFrom = f.Path
 	return nil
+}
+
+// ModuleTypes returns the types that a module's file has, the kernel's that it uses
+// among them. The error wraps ErrNone if there is no file.
+func (s *Source) ModuleTypes(m *crashkit.Module) (*ctype.Set, error) {
+	f, err := s.module(m)
+	if err != nil {
+		return nil, err
+	}
+	return f.Types()
 }
 
 // openKernel opens a file that must be the crashed kernel's.
