@@ -14,8 +14,8 @@ import (
 var (
 	// ErrOptimizedOut is that the compiler did not keep it, or not up to there.
 	ErrOptimizedOut = errors.New("optimized out")
-	// ErrEntryValue is that it can only be told from what a register had when
-	// the function was called.
+	// ErrEntryValue is that it could only be told from what a register had when
+	// the function was called, and the caller does not know any more.
 	ErrEntryValue = errors.New("known only when the function was called")
 )
 
@@ -48,6 +48,7 @@ type evaluator struct {
 	static func(uint64) uint64                                    // an address in the file, moved to where the kernel was loaded
 	addr   func(index uint64) (uint64, bool)                      // in .debug_addr, not moved
 	number func(typ uint64) (size uint64, signed bool, err error) // of a base type, by its offset in the unit
+	entry  func(expr []byte) (uint64, error)                      // what it was when the function was called
 	mem    ctype.Memory
 }
 
@@ -343,7 +344,9 @@ func (m *exprMachine) step(op uint8) error {
 		}
 		m.push(v)
 	case 0xa3, 0xf3: // entry_value
-		return ErrEntryValue
+		v, err := m.entry(c.Take(c.Uleb()))
+		m.push(v)
+		return err
 	case 0xa4, 0xf4: // const_type
 		typ := c.Uleb()
 		b := c.Take(uint64(c.U8()))

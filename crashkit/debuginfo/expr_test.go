@@ -33,6 +33,12 @@ func testEvaluator() *evaluator {
 		base:   func() (uint64, error) { return 0x8010, nil },
 		static: func(v uint64) uint64 { return v + 0x100 },
 		addr:   func(i uint64) (uint64, bool) { return 0x500 + i, i < 4 },
+		entry: func(expr []byte) (uint64, error) {
+			if string(expr) == "\x54" {
+				return 0x44, nil
+			}
+			return 0, ErrEntryValue
+		},
 		number: func(typ uint64) (uint64, bool, error) {
 			switch typ {
 			case 1:
@@ -103,6 +109,7 @@ func TestExpressions(t *testing.T) {
 		{"const_type", []byte{0xa4, 1, 1, 0xfe, 0x9f}, known(minus(-2))},
 		{"regval_type", []byte{0xa5, 3, 4, 0x9f}, known(0x1000)},
 		{"deref_type", []byte{0x73, 0x7f, 0xa6, 1, 1, 0x9f}, known(minus(-1))},
+		{"entry_value", []byte{0xa3, 1, 0x54, 0x9f}, known(0x44)},
 		{"pieces", []byte{0x53, 0x93, 4, 0x35, 0x9f, 0x93, 2}, place{kind: isKnown, bytes: []byte{0, 0x10, 0, 0, 5, 0}}},
 		{"piece of memory", []byte{0x73, 0, 0x93, 2}, place{kind: isKnown, bytes: []byte{0, 0x10}}},
 	} {

@@ -34,22 +34,47 @@ type Scope struct {
 
 // moment is the state of one frame.
 type moment struct {
+	f      *File
 	pc     uint64 // as in the file
+	back   uint64 // where the function returned to in this frame, as in the file; 0 if it did not
 	moved  uint64 // from the addresses in the file to those in memory
-	regs   *registerSet
+	regs   registerSet
 	cfa    uint64
 	hasCFA bool
 	mem    ctype.Memory
+	caller *moment // nil if it is not known
 }
 
 // scopes returns the variables at a moment, of the innermost function first, as Places
 // does. It is empty where no function covers the code.
-func (f *File) scopes(m *moment) (all []Scope, err error) {
-	defer guard(f.Path, &err)
-	places, err := f.Places(m.pc)
+func (m *moment) scopes() (all []Scope, err error) {
+	defer guard(m.f.Path, &err)
+	places, err := m.f.Places(m.pc)
 	if err != nil {
 		return nil, err
 	}
+	budget := maxEntries
+	l, err := m.locator(&budget)
+	if l == nil || err != nil {
+		return nil, err
+	}
+	for i, e := range l.chain {
+		s := Scope{Variables: []Variable{}}
+		if i < len(places) {
+			s.Place = places[i]
+		}
+		if s.Variables, err = l.variables(e, s.Variables); err != nil {
+			return all, err
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// locator returns what finds the variables of the functions that the code is in; nil if
+// no function covers it.
+func (m *moment) locator(budget *int) (*locator, error) {
+	f := m.f
 	u, err := f.unitAt(m.pc)
 	if u == nil || err != nil {
 		return nil, err
@@ -66,9 +91,9 @@ func (f *File) scopes(m *moment) (all []Scope, err error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &locator{f: f, u: u, m: m, types: types, version: u.version(f)}
+	l := &locator{f: f, u: u, m: m, chain: chain, types: types, version: u.version(f), budget: budget}
 	l.evaluator = evaluator{
-		regs: m.regs, mem: m.mem, addr: l.addrx, number: l.baseType,
+		regs: &m.regs, mem: m.mem, addr: l.addrx, number: l.baseType, entry: l.entryValue,
 		static: func(v uint64) uint64 { return v + m.moved },
 		cfa: func() (uint64, error) {
 			if !m.hasCFA {
@@ -78,17 +103,7 @@ func (f *File) scopes(m *moment) (all []Scope, err error) {
 		},
 		base: func() (uint64, error) { return l.frameBase(chain[len(chain)-1]) },
 	}
-	for i, e := range chain {
-		s := Scope{Variables: []Variable{}}
-		if i < len(places) {
-			s.Place = places[i]
-		}
-		if s.Variables, err = l.variables(e, s.Variables); err != nil {
-			return all, err
-		}
-		all = append(all, s)
-	}
-	return all, nil
+	return l, nil
 }
 
 // version returns the version of DWARF that the unit is written in.
@@ -109,8 +124,10 @@ type locator struct {
 	f       *File
 	u       *unit
 	m       *moment
+	chain   []*dwarf.Entry // the functions, innermost first; the last is not inlined
 	types   *ctype.Set
 	version int
+	budget  *int // values at the entry of a function that may still be looked for
 }
 
 // addrx returns an address of the unit's part of .debug_addr.

@@ -36,7 +36,9 @@ func FuzzLocals(f *testing.F) {
 		var regs registerSet
 		regs.set(regRSP, 0x8000)
 		try := func(pc uint64) {
-			scopes, err := file.scopes(&moment{pc: pc, regs: &regs, cfa: 0x8010, hasCFA: true, mem: words{}})
+			m := &moment{f: file, pc: pc, back: pc + 1, regs: regs, cfa: 0x8010, hasCFA: true, mem: words{}}
+			m.caller = m
+			scopes, err := m.scopes()
 			if err != nil {
 				return
 			}

@@ -24,10 +24,23 @@ func (s *Source) Locals(t unwind.Trace) ([][]Scope, error) {
 			errs = append(errs, err)
 		}
 	}
+	moments := s.moments(t, note)
+	for i, m := range moments {
+		if m != nil {
+			var err error
+			all[i], err = m.scopes()
+			note(err)
+		}
+	}
+	return all, errors.Join(errs...)
+}
+
+// moments returns the state of each frame; nil for one that no file is there for.
+func (s *Source) moments(t unwind.Trace, note func(error)) []*moment {
+	all := make([]*moment, len(t.Frames))
 	var regs registerSet
 	if t.Saved != nil {
-		saved := *t.Saved
-		regs.setAll(&saved)
+		regs.setAll(t.Saved)
 		for n := range regs.known {
 			regs.known[n] = kept(n)
 		}
@@ -48,22 +61,26 @@ func (s *Source) Locals(t unwind.Trace) ([][]Scope, error) {
 			regs = registerSet{}
 			continue
 		}
-		m := &moment{pc: uint64(at) - moved, moved: moved, regs: &regs, mem: s.p}
+		m := &moment{f: f, pc: uint64(at) - moved, moved: moved, regs: regs, mem: s.p}
+		if at != frame.IP {
+			m.back = uint64(frame.IP) - moved
+			if i > 0 && all[i-1] != nil {
+				all[i-1].caller = m
+			}
+		}
 		if i+1 < len(t.Frames) && t.Frames[i+1].Regs == nil {
 			m.cfa, m.hasCFA = uint64(t.Frames[i+1].At)+8, true
 		}
-		all[i], err = f.scopes(m)
-		note(err)
-		next := registerSet{}
+		all[i] = m
+		regs = registerSet{}
 		if m.hasCFA {
 			if r, err := f.rulesAt(m.pc); err == nil {
-				next, err = regs.caller(r, m.cfa, s.p)
+				regs, err = m.regs.caller(r, m.cfa, s.p)
 				note(err)
 			}
 		}
-		regs = next
 	}
-	return all, errors.Join(errs...)
+	return all
 }
 
 // Code returns the address that tells where frame i of a stack is in the source: a
