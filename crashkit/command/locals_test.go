@@ -52,6 +52,7 @@ func TestLocals(t *testing.T) {
 		"exc_page_fault.address":       fmt.Sprint(number16(fault[1])),
 		"handle_page_fault.regs":       saved,
 		"handle_page_fault.error_code": fmt.Sprint(number16(fault[2])),
+		"crash_kexec.regs":             saved, // by its caller's words
 		"do_init_module.mod":           fmt.Sprintf("%v <__this_module>", module.Addr),
 		"__do_sys_finit_module.fd":     fmt.Sprint(int32(user.RDI)),
 		"__do_sys_finit_module.uargs":  fmt.Sprintf("%#x <not mapped>", user.RSI), // user memory
