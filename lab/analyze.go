@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"crashlab/crashkit"
+	"crashlab/crashkit/debuginfo"
 	"crashlab/crashkit/triage"
 	"crashlab/lab/blame"
 	"crashlab/lab/ledger"
@@ -29,6 +30,12 @@ func (r *run) doAnalyze(ctx context.Context) (outcome, error) {
 		return outcome{}, fail(err)
 	}
 	defer p.Close()
+	// A kernel without BTF has its types in the file it was built to, if that is here.
+	debug := debuginfo.New(p, path, r.kernel.VMLinux, nil)
+	defer debug.Close()
+	if err := debug.SupplyTypes(); err != nil && !errors.Is(err, debuginfo.ErrNone) {
+		return outcome{}, fail(err)
+	}
 	f, err := triage.Facts(ctx, p, path)
 	if err != nil {
 		return outcome{}, fail(err)
