@@ -90,7 +90,7 @@ func (d *Data) readUnits() ([]*Unit, error) {
 			u.wide = true
 			n, head = le.Uint64(b[4:]), 12
 		}
-		if n > uint64(len(b))-head || n < 11 || u.wide && n < 19 {
+		if n > uint64(len(b))-head || n < 8 || u.wide && n < 12 {
 			return all, fmt.Errorf("the unit at %#x is %w", off, ErrCut)
 		}
 		u.End = off + head + n
