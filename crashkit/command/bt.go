@@ -33,6 +33,7 @@ func btCommand() *Command {
 		Help: "Without operand shows the stack of the task that crashed, or of the first CPU's. The frames are found by the unwind " +
 			"tables that the kernel and its modules carry, so that none is left over from an earlier call. A frame that had to be found " +
 			"otherwise, and may be, is marked unreliable. After a frame's line come the registers that an exception saved there, and at the end those of user mode. " +
+			"A variable without a value says why: it was optimized out, known only when the function was called, or in a register that was not saved. " +
 			"In a kernel whose types are not known there are no tasks to choose from, only CPUs.",
 		Examples: []string{"bt", "bt -s --how 1", "bt -a"},
 		run:      bt,

@@ -65,6 +65,9 @@ func (s *dwarfTypes) names() []string { return s.index.names() }
 
 func (s *dwarfTypes) first() uint32 { return 0 }
 
+// elsewhere is the name of a type that is not in the file's units.
+const elsewhere = "unknown"
+
 // The encodings of base types (DWARF 5, table 7.11).
 const (
 	encBoolean      = 0x02
@@ -91,11 +94,14 @@ func (s *dwarfTypes) decode(set *Set, id uint32, depth int) Type {
 		return nil
 	}
 	link := func(e *die.Entry) ref {
-		off, ok := e.Ref(dwarf.AttrType)
-		if !ok || off > math.MaxUint32 {
-			off = 0 // void
+		v, ok := e.Value(dwarf.AttrType)
+		switch {
+		case !ok:
+			return ref{set, 0} // void
+		case v.Class == die.Ref && v.U <= math.MaxUint32:
+			return ref{set, uint32(v.U)}
 		}
-		return ref{set, uint32(off)}
+		return refTo(&Fwd{Name: elsewhere}) // in another file, or a unit of its own
 	}
 	size, _ := e.Uint(dwarf.AttrByteSize)
 	switch e.Tag {
