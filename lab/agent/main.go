@@ -106,12 +106,16 @@ func (a *agent) recover() {
 // end ends the machine. It does not return: if process 1 did, the kernel would
 // panic, and that would look like the crash.
 func (a *agent) end() {
+	how := unix.LINUX_REBOOT_CMD_RESTART
+	if a.job != nil && a.job.First != nil && a.job.First.Trigger.Kind == wire.TriggerOff {
+		how = unix.LINUX_REBOOT_CMD_POWER_OFF
+	}
 	if a.line != nil {
 		a.line.phase(wire.PhaseEnd)
 		a.line.drain()
 	}
 	for {
-		err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+		err := unix.Reboot(how)
 		kmsg(3, fmt.Sprintf("reboot: %v", err))
 		_ = unix.Pause()
 	}

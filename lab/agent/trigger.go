@@ -18,7 +18,7 @@ import (
 // has a name and so that the agent survives to tell if the kernel does too.
 func (a *agent) trigger(t wire.Trigger) error {
 	a.line.phase(wire.PhaseTrigger)
-	if t.Kind == wire.TriggerExit {
+	if t.Kind == wire.TriggerExit || t.Kind == wire.TriggerOff {
 		a.line.send(wire.Event{Kind: wire.EventDone})
 		return nil
 	}

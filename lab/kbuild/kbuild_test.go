@@ -271,3 +271,15 @@ func TestSpace(t *testing.T) {
 		t.Errorf("checkSpace(/proc) = %v; want that it is full", err)
 	}
 }
+
+// What make -n prints of Linux 6.1, shortened.
+func TestDistinctObjects(t *testing.T) {
+	out := `set -e;  echo '  gcc -Wp,-MMD,init/.main.o.d -O2 -c -o init/main.o /src/init/main.c  ';  gcc -Wp,-MMD,init/.main.o.d -O2 -c -o init/main.o /src/init/main.c
+set -e;  echo '  gcc -Wp,-MMD,arch/x86/entry/.entry.o.d -c -o arch/x86/entry/entry.o /src/arch/x86/entry/entry.S ';
+set -e;  printf '%s\n' 'savedcmd_init/main.o := gcc -c -o init/main.o /src/init/main.c' > init/.main.o.cmd
+set -e;  rm -f init/built-in.a;  printf "init/%s " main.o | xargs ar cDPrST init/built-in.a
+`
+	if got := distinctObjects([]byte(out)); got != 2 {
+		t.Errorf("distinctObjects = %d; want 2", got)
+	}
+}

@@ -125,10 +125,6 @@ func (d debianTrees) tree(ctx context.Context, p treePlan) (kbuild.Source, error
 
 // unpackSource downloads the package and unpacks the archive in it to dir/linux.
 func (d debianTrees) unpackSource(ctx context.Context, pkg Package, dir string) error {
-	a, err := d.apt(ctx, "debian", false)
-	if err != nil {
-		return err
-	}
 	scratch := filepath.Join(dir, "scratch")
 	if err := os.Mkdir(scratch, 0o755); err != nil {
 		return err
@@ -137,35 +133,50 @@ func (d debianTrees) unpackSource(ctx context.Context, pkg Package, dir string) 
 	if err := checkSpace(dir, treeExpands*pkg.Size); err != nil {
 		return blame.New(blame.Infrastructure, "unpack "+pkg.Name, err)
 	}
-	debs, done, err := a.download(ctx, &Plan{Release: pkg.Name, Packages: []Package{pkg}})
+	archive, done, err := d.archive(ctx, pkg, scratch)
 	if err != nil {
 		return err
-	}
-	root, err := os.OpenRoot(scratch)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	doing := "unpack " + pkg.Name
-	d.progress(doing, 0, 0)
-	if err := unpackPackage(ctx, pkg, debs, root, func(int) {}); err != nil {
-		return blame.New(blame.Infrastructure, doing, err)
-	}
-	found, err := filepath.Glob(filepath.Join(scratch, "usr/src/linux-source-*.tar.xz"))
-	if err != nil || len(found) != 1 {
-		return blame.New(blame.Infrastructure, doing, errors.Join(err, fmt.Errorf("the package has %d archives", len(found))))
 	}
 	linux := filepath.Join(dir, "linux")
 	if err := os.Mkdir(linux, 0o755); err != nil {
 		return err
 	}
-	if err := d.unpackTree(ctx, found[0], linux, doing); err != nil && ctx.Err() == nil {
+	doing := "unpack " + pkg.Name
+	if err := d.unpackTree(ctx, archive, linux, doing); err != nil && ctx.Err() == nil {
 		return blame.New(blame.Infrastructure, doing, err)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	return done()
+}
+
+// archive downloads the package and takes the archive of the sources out of it to
+// scratch. The download is kept until done is called.
+func (d debianTrees) archive(ctx context.Context, pkg Package, scratch string) (file string, done func() error, err error) {
+	a, err := d.apt(ctx, "debian", false)
+	if err != nil {
+		return "", nil, err
+	}
+	debs, done, err := a.download(ctx, &Plan{Release: pkg.Name, Packages: []Package{pkg}})
+	if err != nil {
+		return "", nil, err
+	}
+	root, err := os.OpenRoot(scratch)
+	if err != nil {
+		return "", nil, err
+	}
+	defer root.Close()
+	doing := "unpack " + pkg.Name
+	d.progress(doing, 0, 0)
+	if err := unpackPackage(ctx, pkg, debs, root, func(int) {}); err != nil {
+		return "", nil, blame.New(blame.Infrastructure, doing, err)
+	}
+	found, err := filepath.Glob(filepath.Join(scratch, "usr/src/linux-source-*.tar.xz"))
+	if err != nil || len(found) != 1 {
+		return "", nil, blame.New(blame.Infrastructure, doing, errors.Join(err, fmt.Errorf("the package has %d archives", len(found))))
+	}
+	return found[0], done, nil
 }
 
 // unpackTree unpacks an archive of the sources, without its first directory.

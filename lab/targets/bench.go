@@ -1,6 +1,10 @@
 package targets
 
-import "context"
+import (
+	"context"
+
+	"crashlab/lab"
+)
 
 // Bench measures a run and the analyzer beside a bare boot and what is promised.
 func Bench(ctx context.Context) error {
@@ -30,3 +34,13 @@ func BenchDump(ctx context.Context, vmlinux *string) error {
 
 // benchRuns is how often each thing is measured; medians are printed.
 const benchRuns = 5
+
+// BenchKernel measures what building and booting the lab's kernel costs, and what is promised.
+//
+// cold: compile it anew, without ccache, for ten minutes of processor time
+func BenchKernel(ctx context.Context, cold *bool) error {
+	return withLab(func(l *lab.Lab) error { return l.BenchKernel(ctx, kernelRuns, cold != nil && *cold) })
+}
+
+// kernelRuns is the same of what takes longer.
+const kernelRuns = 3

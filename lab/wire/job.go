@@ -96,6 +96,7 @@ const (
 	TriggerModule  TriggerKind = "module"  // load a module that crashes
 	TriggerSysRq   TriggerKind = "sysrq"   // write c to /proc/sysrq-trigger
 	TriggerExit    TriggerKind = "exit"    // no crash: report done and end the machine
+	TriggerOff     TriggerKind = "off"     // the same, by switching it off and not by a reset
 	TriggerClock   TriggerKind = "clock"   // no crash: report when the kernel's clock started and end the machine
 	TriggerMeasure TriggerKind = "measure" // no crash: measure, report and end the machine
 )
@@ -174,7 +175,7 @@ func (j *Job) Check() error {
 		if t.Measure.Period <= 0 || t.Measure.Duration < t.Measure.Period {
 			return fmt.Errorf("measure for %v in periods of %v: want at least one period", t.Measure.Duration, t.Measure.Period)
 		}
-	case TriggerSysRq, TriggerExit, TriggerClock:
+	case TriggerSysRq, TriggerExit, TriggerOff, TriggerClock:
 	default:
 		return fmt.Errorf("unknown trigger kind %q", t.Kind)
 	}
