@@ -99,6 +99,25 @@ func Lab() []string { return []string{"base", "virtio", "kdump", "debuginfo"} }
 // LabName stands for the fragments of Lab.
 const LabName = "lab"
 
+// For returns the names of fragments with those in place of others that are for
+// that architecture: "base-arm64" of "base". LabName becomes its members.
+func For(arch string, names []string) []string {
+	var out []string
+	for _, given := range names {
+		expanded := []string{given}
+		if given == LabName {
+			expanded = Lab()
+		}
+		for _, n := range expanded {
+			if _, err := fs.Stat(fragments, "fragments/"+n+"-"+arch+".config"); err == nil {
+				n += "-" + arch
+			}
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
 // Fragments lists the built-in fragments by their names.
 func Fragments() ([]*Fragment, error) {
 	names, err := fs.Glob(fragments, "fragments/*.config")

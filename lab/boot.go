@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"crashlab/kconfig"
@@ -19,6 +20,8 @@ type booted struct {
 	up     time.Duration // from the start of the machine until then, by the host's clock
 	off    time.Duration // from the first process's last word until QEMU had ended
 	reason string        // QMP's: "guest-shutdown", or "guest-reset"
+
+	console string // what the kernel said
 }
 
 // KernelBoot boots the kernel of spec, shuts it down, and writes to w how long
@@ -44,6 +47,9 @@ func (l *Lab) KernelBoot(ctx context.Context, w io.Writer, spec string) error {
 	return err
 }
 
+// consoleLines are more than a boot says.
+const consoleLines = 2000
+
 // boot boots the kernel on a machine with cpus processors and ends it at once: by
 // switching it off where the kernel can do that, else by a reset.
 func (b *boots) boot(ctx context.Context, cpus int) (t booted, err error) {
@@ -52,7 +58,8 @@ func (b *boots) boot(ctx context.Context, cpus int) (t booted, err error) {
 		return t, blame.New(blame.Kernel, "read the kernel's configuration", err)
 	}
 	trigger, reason := wire.TriggerExit, "guest-reset"
-	if config.State("ACPI") == kconfig.Yes { // a PC without it cannot
+	// A PC without ACPI cannot; arm64's firmware does it by PSCI.
+	if config.State("ACPI") == kconfig.Yes || b.machine == qemu.ARM64 {
 		trigger, reason = wire.TriggerOff, "guest-shutdown"
 	}
 	im, err := b.images(ctx, wire.FirstJob{Trigger: wire.Trigger{Kind: trigger}})
@@ -60,8 +67,11 @@ func (b *boots) boot(ctx context.Context, cpus int) (t booted, err error) {
 		return t, err
 	}
 	m := qemu.Machine{
-		Binary: b.binary, Accel: b.probe.Accel, CPUs: cpus, MemoryMiB: 512,
+		Binary: b.binary, Arch: b.machine, Accel: b.probe.Accel, CPUs: cpus, MemoryMiB: 512,
 		Kernel: b.kernel.Image, Initrd: im.first, Cmdline: firstCmdline, NoReboot: true,
+	}
+	if b.machine == qemu.ARM64 {
+		m.Cmdline = strings.Replace(firstCmdline, "ttyS0", "ttyAMA0", 1)
 	}
 	began := time.Now()
 	g, err := startGuest(ctx, m, qemu.Options{Log: b.log})
@@ -82,7 +92,7 @@ func (b *boots) boot(ctx context.Context, cpus int) (t booted, err error) {
 	if err := c.end(ctx); err != nil {
 		return t, err
 	}
-	t.off = time.Since(done)
+	t.off, t.console = time.Since(done), strings.Join(texts(g.Console().Tail(consoleLines)), "\n")
 	if t.reason = g.Reason(); t.reason != reason {
 		return t, guestError("shut the kernel down", m, errors.New("it ended as "+t.reason+" and not as "+reason))
 	}

@@ -39,7 +39,7 @@ type images struct {
 // the file ko, if it has one.
 func buildImages(ctx context.Context, s *store.Store, root string, k *kernels.Kernel, job wire.FirstJob, ko string) (images, error) {
 	var im images
-	agent, agentID, hit1, err := buildAgent(ctx, s, root)
+	agent, agentID, hit1, err := buildAgent(ctx, s, root, k.GoArch())
 	if err != nil {
 		return im, err
 	}
@@ -142,7 +142,7 @@ func storeImage(ctx context.Context, s *store.Store, name string, inputs []strin
 	return filepath.Join(dir, name+".cpio"), k.ID(), hit, nil
 }
 
-func buildAgent(ctx context.Context, s *store.Store, root string) (path, id string, hit bool, err error) {
+func buildAgent(ctx context.Context, s *store.Store, root, arch string) (path, id string, hit bool, err error) {
 	var sources []string
 	for _, name := range agentSource {
 		sources = append(sources, filepath.Join(root, name))
@@ -151,9 +151,9 @@ func buildAgent(ctx context.Context, s *store.Store, root string) (path, id stri
 	if err != nil {
 		return "", "", false, blame.New(blame.Infrastructure, "read the agent's source", err)
 	}
-	k := store.Key{Kind: "agent", Name: "agent", Inputs: []string{sum, runtime.Version()}}
+	k := store.Key{Kind: "agent", Name: "agent", Inputs: []string{sum, arch, runtime.Version()}}
 	dir, hit, err := s.Get(ctx, k, func(ctx context.Context, dir string) error {
-		return initramfs.BuildAgent(ctx, "go", root, filepath.Join(dir, "agent"))
+		return initramfs.BuildAgent(ctx, "go", root, arch, filepath.Join(dir, "agent"))
 	})
 	if err != nil {
 		return "", "", false, stageError(blame.Infrastructure, "build the agent", err)

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,20 +28,21 @@ import (
 // DefaultBuilt is the spec of the kernel that is built if none is named.
 const DefaultBuilt = "source:6.1"
 
-// builtSpec returns spec, or the one of the settings, or the default.
+// builtSpec returns spec, or the one of the settings, or the default, for the
+// architecture of the settings.
 func (l *Lab) builtSpec(spec string) string {
-	for _, s := range []string{spec, l.Settings.Kernel} {
-		if s != "" {
-			return s
-		}
+	spec = cmp.Or(spec, l.Settings.Kernel, DefaultBuilt)
+	if build, _ := kernels.Tools(spec); build && l.Settings.Arch == "arm64" && kernels.ArchOf(spec) == "" {
+		spec += "+" + l.Settings.Arch
 	}
-	return DefaultBuilt
+	return spec
 }
 
 // sources returns the providers of kernels, which show what they do as a stage.
 func (l *Lab) sources(ctx context.Context, spec string, stage *ui.Stage, menu bool) (*kernels.Sources, error) {
 	o := doctor.Options{Kernel: spec, Cache: l.Settings.Cache, Menu: menu}
 	o.Build, o.Packers = kernels.Tools(spec)
+	o.ARM64 = kernels.ArchOf(spec) == "arm64"
 	if err := doctor.New().Ensure(ctx, o, func(line string) { l.UI.Say("%s", line) }); err != nil {
 		return nil, err
 	}
@@ -143,6 +145,7 @@ func describe(w io.Writer, k *kernels.Kernel) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, format string, a ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, a...)) }
 	row("release", "%s", k.Release)
+	row("architecture", "%s", cmp.Or(k.Arch, kbuild.Archs()[0].Name))
 	row("version", "%s", k.Version)
 	fi, err := os.Stat(k.Image)
 	if err != nil {
@@ -285,9 +288,9 @@ func (l *Lab) KernelSearch(ctx context.Context, w io.Writer, spec, words string)
 	spec = l.builtSpec(spec)
 	stage := l.UI.Begin("search")
 	var tree *kconfig.Tree
-	_, src, _, err := l.prepare(ctx, spec, stage, false)
+	_, src, want, err := l.prepare(ctx, spec, stage, false)
 	if err == nil {
-		if tree, err = kbuild.ParseKconfig(src); err != nil {
+		if tree, err = kbuild.ParseKconfig(src, want.Built()); err != nil {
 			err = blame.New(blame.Kernel, "read the Kconfig files", err)
 		}
 	}
@@ -332,6 +335,7 @@ func KernelFragments(w io.Writer) error {
 		return err
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "%s\t%s\n", "arm64", "For another architecture, to boot it: kernel:boot.")
 	fmt.Fprintf(t, "%s\t%s\n", kconfig.LabName, strings.Join(kconfig.Lab(), " + ")+"; the default")
 	for _, f := range all {
 		fmt.Fprintf(t, "%s\t%s\n", f.Name, f.Title)

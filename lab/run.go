@@ -217,6 +217,10 @@ func (r *run) stages(ctx context.Context) error {
 }
 
 func (r *run) doHost(ctx context.Context) (outcome, error) {
+	if kernels.ArchOf(r.spec) == "arm64" {
+		return outcome{}, blame.New(blame.Usage, "crash "+r.spec, errors.New("the analyzer does not know arm64")).
+			WithHint("go tool mage kernel:boot boots it")
+	}
 	o := doctor.Options{Kernel: r.spec, Cache: r.Settings.Cache, Space: SpaceNeeded}
 	o.Build, o.Packers = kernels.Tools(r.spec)
 	err := doctor.New().Ensure(ctx, o, func(line string) { r.UI.Say("%s", line) })

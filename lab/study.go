@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -23,13 +24,14 @@ const defaultKernel = "debian"
 
 // boots is what booting one kernel again and again needs.
 type boots struct {
-	ui     *ui.UI
-	log    *slog.Logger
-	root   string
-	store  *store.Store
-	kernel *kernels.Kernel
-	probe  qemu.Probe
-	binary string
+	ui      *ui.UI
+	log     *slog.Logger
+	root    string
+	store   *store.Store
+	kernel  *kernels.Kernel
+	probe   qemu.Probe
+	machine qemu.Arch // default a PC
+	binary  string
 }
 
 // newBoots is bootsOf the kernel of the settings.
@@ -50,11 +52,31 @@ func (l *Lab) bootsOf(ctx context.Context, spec string) (*boots, error) {
 	if b.kernel, err = kernels.New(b.store, l.Log, nil, l.kernelOptions()).Fetch(ctx, spec); err != nil {
 		return nil, err
 	}
-	if b.probe, err = Accelerator(ctx, b.store, l.Settings.QEMU, l.Settings.Accel); err != nil {
+	name := l.Settings.QEMU
+	if b.kernel.Arch == "arm64" {
+		return b, b.forARM64(ctx, strings.Replace(name, qemu.Binary, qemu.BinaryFor(qemu.ARM64), 1), l.Settings.Accel)
+	}
+	if b.probe, err = Accelerator(ctx, b.store, name, l.Settings.Accel); err != nil {
 		return nil, err
 	}
-	b.binary, err = findQEMU(l.Settings.QEMU)
+	b.binary, err = findQEMU(name)
 	return b, err
+}
+
+// forARM64 has the kernel run on a machine of arm64, which is always emulated.
+func (b *boots) forARM64(ctx context.Context, name, accel string) error {
+	if accel == string(qemu.KVM) {
+		return blame.New(blame.Usage, "use KVM", errors.New("kernels of arm64 are emulated"))
+	}
+	b.machine, b.probe = qemu.ARM64, qemu.Probe{Accel: qemu.TCG, Reason: "another architecture"}
+	var err error
+	if b.binary, err = findQEMU(name); err != nil {
+		return err
+	}
+	if b.probe.Version, err = qemu.Version(ctx, b.binary); err != nil {
+		return blame.New(blame.Infrastructure, "ask QEMU for its version", err)
+	}
+	return nil
 }
 
 // images builds the images for a job.

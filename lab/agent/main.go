@@ -47,7 +47,7 @@ func (a *agent) run() error {
 		a.stage = wire.StageCapture
 	}
 	var err error
-	if a.line, err = openLine("/dev/ttyS1", a.stage); err != nil {
+	if a.line, err = openLine(controlPort, a.stage); err != nil {
 		return err
 	}
 	a.line.send(wire.Event{Kind: wire.EventHello})

@@ -40,6 +40,7 @@ type Options struct {
 	Compiler string   // that the kernel asks for, such as "gcc-12"; empty means any gcc
 	Tests    bool     // go test -race will run
 	Build    bool     // a kernel will be built
+	ARM64    bool     // it is one for arm64, and so is the machine that runs it
 	Menu     bool     // it will be configured by menus
 	Pack     []string // it will be packed as "rpm" or "deb"
 	Packers  []string // programs that pack its image, such as "zstd"
@@ -99,6 +100,14 @@ func needs(o Options) []need {
 	}
 	if strings.HasPrefix(o.Kernel, "debian") || strings.HasPrefix(o.Kernel, "source@debian") {
 		ns = append(ns, need{name: "apt", programs: []string{"apt-get"}, why: "downloads Debian's kernels"})
+	}
+	if o.ARM64 {
+		ns[0] = need{name: "qemu", programs: []string{"qemu-system-aarch64"}, why: "runs the virtual machine of arm64",
+			packages: map[string]string{"apt-get": "qemu-system-arm", "dnf": "qemu-system-aarch64-core", "zypper": "qemu-arm", "pacman": "qemu-system-aarch64"}}
+	}
+	if o.ARM64 && runtime.GOARCH != "arm64" {
+		ns = append(ns, need{name: "cross compiler", programs: []string{"aarch64-linux-gnu-gcc"}, why: "builds kernels for arm64",
+			packages: map[string]string{"apt-get": "gcc-aarch64-linux-gnu", "dnf": "gcc-aarch64-linux-gnu", "zypper": "cross-aarch64-gcc13", "pacman": "aarch64-linux-gnu-gcc"}})
 	}
 	if o.Build {
 		ns = append(ns, buildNeeds(o)...)

@@ -363,3 +363,16 @@ func TestBuildNeeds(t *testing.T) {
 		t.Errorf("missing without a build: %v; want nothing", lacking)
 	}
 }
+
+// A kernel for arm64 needs another QEMU, and a compiler that makes code for it.
+func TestARM64(t *testing.T) {
+	m := complete()
+	m.root = true
+	m.brings["qemu-system-arm"] = []string{"qemu-system-aarch64"}
+	m.brings["gcc-aarch64-linux-gnu"] = []string{"aarch64-linux-gnu-gcc"}
+	err := m.doctor().Ensure(t.Context(), Options{Kernel: "source:6.1+arm64", ARM64: true}, func(string) {})
+	want := []string{aptInstall + "qemu-system-arm gcc-aarch64-linux-gnu" + aptOptions}
+	if diff := cmp.Diff(want, m.ran); diff != "" || err != nil {
+		t.Errorf("Ensure for arm64 = %v, ran (-want +got):\n%s", err, diff)
+	}
+}

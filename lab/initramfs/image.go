@@ -40,14 +40,14 @@ func (im Image) Write(w io.Writer) error {
 	return Write(w, files)
 }
 
-// BuildAgent compiles the agent with the Go command goBinary, in the folder
-// dir of this module's source, to the file out. The same source and compiler
+// BuildAgent compiles the agent for the architecture arch, in Go's words, with the
+// Go command goBinary, in the folder dir of this module's source, to the file out. The same source and compiler
 // give the same bytes.
-func BuildAgent(ctx context.Context, goBinary, dir, out string) error {
+func BuildAgent(ctx context.Context, goBinary, dir, arch, out string) error {
 	_, err := execx.Run(ctx, execx.Cmd{
 		Argv: []string{goBinary, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", out, "crashlab/lab/agent"},
 		Dir:  dir,
-		Env:  []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "GOFLAGS="},
+		Env:  []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + arch, "GOAMD64=v1", "GOFLAGS="},
 	})
 	if err != nil {
 		return fmt.Errorf("build the agent: %w", err)

@@ -384,7 +384,7 @@ func TestBuildAgent(t *testing.T) {
 	dir := t.TempDir()
 	build := func(name string) []byte {
 		out := filepath.Join(dir, name)
-		if err := BuildAgent(context.Background(), "go", ".", out); err != nil {
+		if err := BuildAgent(context.Background(), "go", ".", "amd64", out); err != nil {
 			t.Fatal(err)
 		}
 		b, err := os.ReadFile(out)
@@ -400,7 +400,7 @@ func TestBuildAgent(t *testing.T) {
 	if limit := 2_500_000; len(one) > limit {
 		t.Errorf("the agent has %d bytes; want at most %d", len(one), limit)
 	}
-	if err := BuildAgent(context.Background(), "go", filepath.Join(dir, "none"), filepath.Join(dir, "three")); err == nil {
+	if err := BuildAgent(context.Background(), "go", filepath.Join(dir, "none"), "amd64", filepath.Join(dir, "three")); err == nil {
 		t.Error("BuildAgent in a missing folder = nil error")
 	}
 }

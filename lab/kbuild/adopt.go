@@ -12,6 +12,7 @@ import (
 
 // Built is an object tree of the user's own in which a kernel is built.
 type Built struct {
+	Arch    Arch
 	Dir     string // absolute
 	Release string
 	BuildID string
@@ -23,7 +24,12 @@ func FindBuilt(dir string) (b Built, ok bool, err error) {
 	if b.Dir, err = filepath.Abs(dir); err != nil {
 		return b, false, err
 	}
-	for _, name := range []string{"arch/x86/boot/bzImage", "vmlinux", ".config", "Module.symvers"} {
+	config, err := kconfig.ReadFile(filepath.Join(b.Dir, ".config"))
+	if err != nil {
+		return b, false, nil //nolint:nilerr // it is not configured
+	}
+	b.Arch = ArchOf(config)
+	for _, name := range []string{b.Arch.boot(), "vmlinux", ".config", "Module.symvers"} {
 		fi, err := os.Stat(filepath.Join(b.Dir, name))
 		if err != nil {
 			return b, false, nil //nolint:nilerr // it is not built, or not whole
@@ -57,6 +63,6 @@ func (b Built) Install(ctx context.Context, dest string) error {
 		return err
 	}
 	r := &Result{Version: src.Version, Compression: kconfig.CompressionOf(config)}
-	o := &object{Builder: new(Builder), src: src, want: new(Want), dir: b.Dir}
+	o := &object{Builder: new(Builder), src: src, want: &Want{Arch: b.Arch}, dir: b.Dir}
 	return o.install(ctx, dest, r)
 }

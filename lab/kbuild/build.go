@@ -78,7 +78,7 @@ func (b *Builder) Build(ctx context.Context, src Source, w *Want, dest string) (
 		return nil, err
 	}
 	image := time.Now()
-	n, err := o.compile(ctx, imageLog, "pack", "bzImage")
+	n, err := o.compile(ctx, imageLog, "pack", w.Built().Image)
 	if err != nil {
 		return nil, err
 	}

@@ -39,7 +39,7 @@ func (b *Builder) Count(ctx context.Context, src Source, w *Want) (int, error) {
 	}
 	// It ends in an error at the first rule that needs what another one would have
 	// made: that links the kernel, and only the image's own wrapper comes after it.
-	out, err := execx.Run(ctx, execx.Cmd{Argv: o.argv("-n", "-k", "V=1", "bzImage"), Env: o.environment()})
+	out, err := execx.Run(ctx, execx.Cmd{Argv: o.argv("-n", "-k", "V=1", w.Built().Image), Env: o.environment()})
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
 	}

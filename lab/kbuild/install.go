@@ -31,13 +31,13 @@ func (o *object) install(ctx context.Context, dest string, r *Result) error {
 	}
 	r.Release = strings.TrimSpace(string(release))
 	for from, to := range map[string]string{
-		"arch/x86/boot/bzImage": "boot/vmlinuz-" + r.Release,
-		".config":               "boot/config-" + r.Release,
-		"System.map":            "boot/System.map-" + r.Release,
-		"vmlinux":               "usr/lib/debug/boot/vmlinux-" + r.Release,
-		configLog:               "log/config.log",
-		buildLog:                "log/build.log",
-		imageLog:                "log/image.log",
+		o.want.Built().boot(): "boot/vmlinuz-" + r.Release,
+		".config":             "boot/config-" + r.Release,
+		"System.map":          "boot/System.map-" + r.Release,
+		"vmlinux":             "usr/lib/debug/boot/vmlinux-" + r.Release,
+		configLog:             "log/config.log",
+		buildLog:              "log/build.log",
+		imageLog:              "log/image.log",
 	} {
 		err := copyFile(filepath.Join(o.dir, from), filepath.Join(dest, to))
 		if errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(to, "log/") {
@@ -58,7 +58,7 @@ func (o *object) install(ctx context.Context, dest string, r *Result) error {
 	if err := o.installModules(ctx, dest, r.Release); err != nil {
 		return err
 	}
-	if err := installHeaders(o.src.Dir, o.dir, filepath.Join(dest, "usr/src/linux-headers-"+r.Release)); err != nil {
+	if err := installHeaders(o.want.Built().Dir, o.src.Dir, o.dir, filepath.Join(dest, "usr/src/linux-headers-"+r.Release)); err != nil {
 		return blame.New(blame.Infrastructure, doing, err)
 	}
 	return nil
@@ -91,7 +91,8 @@ func (o *object) installModules(ctx context.Context, dest, release string) error
 // installHeaders puts together what external modules are built in: the sources
 // and objects that scripts/package/builddeb (deploy_kernel_headers) packs, in
 // one tree that is source and object tree at once.
-func installHeaders(src, obj, dest string) error {
+func installHeaders(arch, src, obj, dest string) error {
+	arch = "arch/" + arch
 	fromSource := func(name string) bool {
 		switch dir, base, _ := strings.Cut(name, "/"); {
 		case base == "":
@@ -99,7 +100,7 @@ func installHeaders(src, obj, dest string) error {
 		case dir == "include" || dir == "scripts":
 			return true
 		}
-		rest, ok := strings.CutPrefix(name, "arch/x86/")
+		rest, ok := strings.CutPrefix(name, arch+"/")
 		if !ok {
 			return false
 		}
@@ -116,12 +117,12 @@ func installHeaders(src, obj, dest string) error {
 		case "Module.symvers", ".config", "tools/objtool/objtool", "tools/bpf/resolve_btfids/resolve_btfids":
 			return true
 		}
-		return strings.HasPrefix(name, "include/") || strings.HasPrefix(name, "arch/x86/include/") || strings.HasPrefix(name, "scripts/")
+		return strings.HasPrefix(name, "include/") || strings.HasPrefix(name, arch+"/include/") || strings.HasPrefix(name, "scripts/")
 	}
-	if err := copyTree(src, dest, []string{".", "include", "scripts", "arch/x86"}, fromSource); err != nil {
+	if err := copyTree(src, dest, []string{".", "include", "scripts", arch}, fromSource); err != nil {
 		return err
 	}
-	return copyTree(obj, dest, []string{".", "include", "scripts", "arch/x86/include", "tools"}, fromObjects)
+	return copyTree(obj, dest, []string{".", "include", "scripts", arch + "/include", "tools"}, fromObjects)
 }
 
 // copyTree copies the files below the given directories of src that pick wants,

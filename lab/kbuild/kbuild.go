@@ -92,6 +92,9 @@ type Want struct {
 	// Overridable names fragments that others may contradict.
 	Overridable []string
 
+	// Arch is what the kernel is built for; the zero Arch is x86-64.
+	Arch Arch
+
 	// Suffix follows the version in the release: "-lab".
 	Suffix string
 }
@@ -132,6 +135,9 @@ func (w *Want) key(image bool) (string, error) {
 	}
 	h := sha256.New()
 	fmt.Fprintf(h, "defconfig %t base %t\n", w.Defconfig, w.Base != nil)
+	if a := w.Built(); a != Archs()[0] {
+		fmt.Fprintf(h, "arch %s\n", a.Name)
+	}
 	if _, err := m.Config.WriteTo(h); err != nil {
 		return "", err
 	}
@@ -152,8 +158,8 @@ type Toolchain struct {
 // ID identifies all that what is built depends on.
 func (t Toolchain) ID() string { return t.Compiler + "; " + t.Linker + "; pahole " + t.Pahole }
 
-// FindToolchain asks the tools for their versions.
-func FindToolchain(ctx context.Context) (Toolchain, error) {
+// FindToolchain asks the tools that build for a for their versions.
+func FindToolchain(ctx context.Context, a Arch) (Toolchain, error) {
 	first := func(argv ...string) (string, error) {
 		out, err := execx.Run(ctx, execx.Cmd{Argv: argv, Env: []string{"LC_ALL=C"}})
 		line, _, _ := strings.Cut(string(out), "\n")
@@ -161,8 +167,8 @@ func FindToolchain(ctx context.Context) (Toolchain, error) {
 	}
 	var t Toolchain
 	var err1, err2 error
-	t.Compiler, err1 = first("gcc", "--version")
-	t.Linker, err2 = first("ld", "--version")
+	t.Compiler, err1 = first(a.Prefix()+"gcc", "--version")
+	t.Linker, err2 = first(a.Prefix()+"ld", "--version")
 	if err := errors.Join(err1, err2); err != nil {
 		return t, blame.New(blame.Infrastructure, "ask the compiler and the linker for their versions", err)
 	}
@@ -299,12 +305,15 @@ func (o *object) environment() []string {
 func (o *object) argv(targets ...string) []string {
 	// Sources are named as in the tree: "kernel/panic.c".
 	flags := fmt.Sprintf("-ffile-prefix-map=%s/= -ffile-prefix-map=%s=.", o.src.Dir, o.dir)
-	cc := "gcc"
+	a, ccache := o.want.Built(), ""
 	if o.Toolchain.CCache != "" {
-		cc = "ccache gcc"
+		ccache = "ccache "
 	}
-	argv := []string{"make", "-C", o.src.Dir, "O=" + o.dir, "ARCH=x86_64", "CC=" + cc, "HOSTCC=" + cc,
+	argv := []string{"make", "-C", o.src.Dir, "O=" + o.dir, "ARCH=" + a.Make, "CC=" + ccache + a.Prefix() + "gcc", "HOSTCC=" + ccache + "gcc",
 		"KCFLAGS=" + flags, "KAFLAGS=" + flags, "-j" + strconv.Itoa(o.jobs())}
+	if p := a.Prefix(); p != "" {
+		argv = append(argv, "CROSS_COMPILE="+p)
+	}
 	if o.Toolchain.Pahole != "" {
 		argv = append(argv, "PAHOLE="+filepath.Join(o.dir, paholeFile))
 	}
@@ -382,7 +391,7 @@ func (o *object) configure(ctx context.Context) (*Configured, error) {
 
 // verify fills in the refusals.
 func (o *object) verify(c *Configured, doing string) error {
-	tree, err := ParseKconfig(o.src)
+	tree, err := ParseKconfig(o.src, o.want.Built())
 	if err != nil {
 		return blame.New(blame.Kernel, doing, err)
 	}
@@ -399,9 +408,9 @@ func (o *object) verify(c *Configured, doing string) error {
 	return nil
 }
 
-// ParseKconfig parses the Kconfig files of src for x86.
-func ParseKconfig(src Source) (*kconfig.Tree, error) {
-	return kconfig.ParseTree(os.DirFS(src.Dir), map[string]string{"SRCARCH": "x86", "ARCH": "x86_64", "srctree": "."})
+// ParseKconfig parses the Kconfig files of src for a.
+func ParseKconfig(src Source, a Arch) (*kconfig.Tree, error) {
+	return kconfig.ParseTree(os.DirFS(src.Dir), map[string]string{"SRCARCH": a.Dir, "ARCH": a.Make, "srctree": "."})
 }
 
 func writeConfig(name string, c *kconfig.Config) (err error) {

@@ -174,7 +174,7 @@ func TestInstallHeaders(t *testing.T) {
 	if err := os.Symlink("../../absent", filepath.Join(src, "include/dangling.h")); err != nil {
 		t.Fatal(err)
 	}
-	if err := installHeaders(src, obj, dest); err != nil {
+	if err := installHeaders("x86", src, obj, dest); err != nil {
 		t.Fatal(err)
 	}
 	var got []string

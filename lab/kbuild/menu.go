@@ -39,7 +39,7 @@ func (b *Builder) Menu(ctx context.Context, src Source, w *Want, target, name st
 	if err != nil {
 		return nil, blame.New(blame.Kernel, doing, err)
 	}
-	tree, err := ParseKconfig(src)
+	tree, err := ParseKconfig(src, w.Built())
 	if err != nil {
 		return nil, blame.New(blame.Kernel, doing, err)
 	}

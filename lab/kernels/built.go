@@ -75,10 +75,15 @@ func (s builtSpec) want() (*kbuild.Want, error) {
 	if !started {
 		names = append([]string{kconfig.LabName}, names...)
 	}
-	var suffix []string
-	var list []string
+	var suffix, list []string
+	var err error
 	for _, n := range names {
 		switch {
+		case slices.ContainsFunc(kbuild.Archs(), func(a kbuild.Arch) bool { return a.Name == n }):
+			if w.Arch, err = kbuild.ArchNamed(n); err != nil {
+				return nil, err
+			}
+			suffix = append(suffix, n)
 		case n == defconfig:
 			w.Defconfig = true
 			suffix = append(suffix, n)
@@ -96,7 +101,10 @@ func (s builtSpec) want() (*kbuild.Want, error) {
 			}
 		}
 	}
-	var err error
+	if w.Arch.Name != "" {
+		list = kconfig.For(w.Arch.Name, list)
+		w.Overridable = kconfig.For(w.Arch.Name, w.Overridable)
+	}
 	if w.Fragments, err = kconfig.Load(osFS{}, list...); err != nil {
 		return nil, err
 	}
@@ -146,12 +154,12 @@ func (b *built) resolve(ctx context.Context, spec, want string, fresh bool) (*Pl
 	if err != nil {
 		return nil, b.usage(spec, err)
 	}
-	tools, err := kbuild.FindToolchain(ctx)
+	tools, err := kbuild.FindToolchain(ctx, w.Built())
 	if err != nil {
 		return nil, err
 	}
 	return &Plan{
-		Spec: spec, Release: t.version + w.Suffix, Version: t.version, Packages: t.packages, Compiler: "gcc",
+		Spec: spec, Release: t.version + w.Suffix, Version: t.version, Packages: t.packages, Compiler: w.Built().Prefix() + "gcc",
 		Inputs: []string{"built", buildVersion, t.id, key, tools.ID()},
 	}, nil
 }
@@ -171,7 +179,7 @@ func (b *built) adopted(s builtSpec) (*Plan, error) {
 		return nil, err
 	}
 	return &Plan{
-		Release: t.Release, Version: t.BuildID, Compiler: "gcc",
+		Release: t.Release, Version: t.BuildID, Compiler: t.Arch.Prefix() + "gcc",
 		Inputs: []string{"adopted", buildVersion, t.Dir, t.ID},
 	}, nil
 }
@@ -226,7 +234,7 @@ func (b *built) prepare(ctx context.Context, spec string) (*kbuild.Builder, kbui
 	if err != nil {
 		return fail(err)
 	}
-	tools, err := kbuild.FindToolchain(ctx)
+	tools, err := kbuild.FindToolchain(ctx, w.Built())
 	if err != nil {
 		return fail(err)
 	}
@@ -253,12 +261,27 @@ func (s *Sources) Prepare(ctx context.Context, spec string) (*kbuild.Builder, kb
 	return b.prepare(ctx, spec)
 }
 
+// ArchOf returns the name of the architecture that a spec asks for, such as
+// "arm64"; "" if it names none, which means the lab's own.
+func ArchOf(spec string) string {
+	_, want, _ := strings.Cut(spec, ":")
+	for _, n := range parseBuilt(want).names {
+		if slices.ContainsFunc(kbuild.Archs(), func(a kbuild.Arch) bool { return a.Name == n }) {
+			return n
+		}
+	}
+	return ""
+}
+
 // Tools says what a spec needs on this machine: whether a kernel is built for
 // it, and which programs pack its image.
 func Tools(spec string) (build bool, programs []string) {
 	name, want, _ := strings.Cut(spec, ":")
 	if base, _, _ := strings.Cut(name, "@"); base != "source" && base != "dir" && base != "git" {
 		return false, nil
+	}
+	if ArchOf(spec) == "arm64" {
+		return true, nil // its image is not packed
 	}
 	programs = []string{kconfig.Compression("zstd").Program()}
 	for _, n := range parseBuilt(want).names {

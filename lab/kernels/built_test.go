@@ -52,6 +52,8 @@ func TestBuiltWant(t *testing.T) {
 		"6.1+lab":                     {"-lab", "base virtio kdump debuginfo"},
 		"6.1+xz":                      {"-lab", "base virtio kdump debuginfo xz"},
 		"6.1+framepointer":            {"-lab-framepointer", "base virtio kdump debuginfo framepointer"},
+		"6.1+arm64":                   {"-lab-arm64", "base-arm64 virtio kdump debuginfo"},
+		"6.1+base+kdump+arm64":        {"-base-kdump-arm64", "base-arm64 kdump"},
 		"6.1+base+virtio+gzip":        {"-base-virtio", "base virtio gzip"},
 		"6.1+" + mine:                 {"-lab-mine", "base virtio kdump debuginfo mine"},
 		"6.1+defconfig+kdump":         {"-defconfig-kdump", "kdump"},
@@ -68,6 +70,9 @@ func TestBuiltWant(t *testing.T) {
 		}
 		if got := strings.Join(names, " "); w.Suffix != want.suffix || got != want.fragments {
 			t.Errorf("%s: %q of %q; want %q of %q", in, w.Suffix, got, want.suffix, want.fragments)
+		}
+		if arm := strings.Contains(in, "arm64"); (w.Built().Make == "arm64") != arm {
+			t.Errorf("%s is built for %s", in, w.Built().Name)
 		}
 		if (w.Base != nil) != strings.Contains(in, base) || w.Defconfig != strings.Contains(in, "defconfig") {
 			t.Errorf("%s: base %v, defconfig %t", in, w.Base, w.Defconfig)

@@ -15,6 +15,7 @@ import (
 	"crashlab/internal/execx"
 	"crashlab/kconfig"
 	"crashlab/lab/blame"
+	"crashlab/lab/kbuild"
 	"crashlab/lab/store"
 )
 
@@ -26,15 +27,25 @@ const Default = "debian"
 type Kernel struct {
 	Spec      string // as asked for
 	ID        string // identifies the files, for the keys of what is made from them
+	Arch      string // "arm64"; empty means x86-64
 	Release   string // what uname -r says in the guest: "6.1.0-56-cloud-amd64"
 	Version   string // of the package: "6.1.192-2"
-	Image     string // the bzImage
+	Image     string // the bzImage, or another architecture's Image
 	Config    string // the .config
 	SystemMap string // empty if the package has none
 	Modules   string // lib/modules/RELEASE; no modules.dep, which depmod makes
 	Headers   string // for make -C; empty if the packages have none
 	VMLinux   string // with debug information; empty if the packages have none
 	Compiler  string // CONFIG_CC_VERSION_TEXT: "gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0"
+}
+
+// GoArch returns the kernel's architecture in Go's words.
+func (k *Kernel) GoArch() string {
+	a, err := kbuild.ArchNamed(k.Arch)
+	if err != nil {
+		panic(err) // open names only what there is
+	}
+	return a.Go
 }
 
 // Plan says which kernel a spec names, before any of it is fetched.
@@ -258,6 +269,9 @@ func open(dir, release string, headless bool) (*Kernel, error) {
 	c, err := kconfig.ReadFile(k.Config)
 	if err != nil {
 		return nil, err
+	}
+	if a := kbuild.ArchOf(c); a != kbuild.Archs()[0] {
+		k.Arch = a.Name
 	}
 	k.Compiler, err = c.Str("CC_VERSION_TEXT")
 	if err != nil && !errors.Is(err, kconfig.ErrNotSet) { // older than Linux 5.8

@@ -51,12 +51,36 @@ func (d debianTrees) forms() []Form {
 
 var sourcePackage = regexp.MustCompile(`^linux-source-([0-9]+\.[0-9]+)$`)
 
+// plan asks apt, unless the store has its answer: see debian.ask.
 func (d debianTrees) plan(ctx context.Context, want string, fresh bool) (treePlan, error) {
-	spec := "debian"
-	a, err := d.apt(ctx, spec, fresh)
+	a, err := d.apt(ctx, "debian", fresh)
 	if err != nil {
 		return treePlan{}, err
 	}
+	state, err := a.fingerprint()
+	if err != nil {
+		return treePlan{}, err
+	}
+	key := store.Key{Kind: "plan", Name: "sources-" + want, Inputs: []string{want, state, "1"}}
+	dir, _, err := d.store.Get(ctx, key, func(ctx context.Context, dir string) error {
+		p, err := d.newest(ctx, a, want)
+		if err != nil {
+			return err
+		}
+		return writePlan(filepath.Join(dir, "plan.json"), &Plan{Version: p.version, Packages: p.packages})
+	})
+	if err != nil {
+		return treePlan{}, err
+	}
+	p, err := readPlan(filepath.Join(dir, "plan.json"))
+	if err != nil || len(p.Packages) != 1 {
+		return treePlan{}, blame.New(blame.Infrastructure, "read what apt answered before", errors.Join(err, errors.New("it is not one package")))
+	}
+	return treePlan{want: want, version: p.Version, id: p.Packages[0].SHA256, packages: p.Packages}, nil
+}
+
+// newest returns the newest package that has the release want, or any if it is empty.
+func (d debianTrees) newest(ctx context.Context, a *apt, want string) (treePlan, error) {
 	out, err := a.cache(ctx, "pkgnames", "linux-source-")
 	if err != nil {
 		return treePlan{}, err

@@ -21,6 +21,7 @@ import (
 // Settings are the user's choices.
 type Settings struct {
 	Kernel  string        // kernel spec, such as "debian:6.1"; empty means the scenario's
+	Arch    string        // "x86-64" or "arm64": what kernels are built for that do not name it
 	Accel   string        // "auto", "tcg" or "kvm"
 	Install string        // "auto": install what the host lacks if that needs no password; "never"
 	Mirrors []string      // folders with kernel.org's releases; "none": do not ask; empty: those of kernel.org
@@ -34,7 +35,7 @@ type Settings struct {
 
 // names are the settings' names in the file; CRASHLAB_ and the upper-case name
 // is the environment variable.
-var names = []string{"kernel", "accel", "install", "mirrors", "keys", "cache", "runs", "qemu", "timeout", "verbose"}
+var names = []string{"kernel", "arch", "accel", "install", "mirrors", "keys", "cache", "runs", "qemu", "timeout", "verbose"}
 
 // Load reads the settings; dir is where crashlab.yaml may stand.
 func Load(dir string) (Settings, error) {
@@ -47,6 +48,7 @@ func Load(dir string) (Settings, error) {
 	}
 	v := viper.New()
 	v.SetDefault("kernel", "")
+	v.SetDefault("arch", "x86-64")
 	v.SetDefault("accel", "auto")
 	v.SetDefault("install", "auto")
 	v.SetDefault("mirrors", "")
@@ -70,7 +72,7 @@ func Load(dir string) (Settings, error) {
 		}
 	}
 	s := Settings{
-		Kernel: v.GetString("kernel"), Accel: v.GetString("accel"), Install: v.GetString("install"),
+		Kernel: v.GetString("kernel"), Arch: v.GetString("arch"), Accel: v.GetString("accel"), Install: v.GetString("install"),
 		Keys: v.GetString("keys"), QEMU: v.GetString("qemu"), Verbose: v.GetBool("verbose"),
 	}
 	s.Mirrors = strings.Fields(strings.ReplaceAll(strings.Join(v.GetStringSlice("mirrors"), " "), ",", " "))
@@ -78,6 +80,9 @@ func Load(dir string) (Settings, error) {
 		if u, err := url.Parse(m); m != "none" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
 			return Settings{}, usage(fmt.Errorf("mirrors: %q is not an address such as https://cdn.kernel.org/pub/linux/kernel", m))
 		}
+	}
+	if !slices.Contains([]string{"x86-64", "arm64"}, s.Arch) {
+		return Settings{}, usage(fmt.Errorf("arch is %q: it may be x86-64 or arm64", s.Arch))
 	}
 	if !slices.Contains([]string{"auto", "tcg", "kvm"}, s.Accel) {
 		return Settings{}, usage(fmt.Errorf("accel is %q: it may be auto, tcg or kvm", s.Accel))

@@ -18,7 +18,7 @@ func TestLoad(t *testing.T) {
 		err        string
 	}{
 		{name: "defaults", check: func(s Settings) bool {
-			return s.Accel == "auto" && s.Install == "auto" && filepath.IsAbs(s.Cache) && !s.Verbose
+			return s.Arch == "x86-64" && s.Accel == "auto" && s.Install == "auto" && filepath.IsAbs(s.Cache) && !s.Verbose
 		}},
 		{name: "file", file: "kernel: debian:6.12\nverbose: true\n", check: func(s Settings) bool {
 			return s.Kernel == "debian:6.12" && s.Verbose
@@ -38,6 +38,8 @@ func TestLoad(t *testing.T) {
 		{name: "misspelt", file: "kernal: x\n", err: `no setting is called "kernal"; there are kernel,`},
 		{name: "not YAML", file: "kernel: [\n", err: "crashlab.yaml"},
 		{name: "bad value", env: map[string]string{"CRASHLAB_ACCEL": "hvf"}, err: `accel is "hvf"`},
+		{name: "architecture", file: "arch: arm64\n", check: func(s Settings) bool { return s.Arch == "arm64" }},
+		{name: "bad architecture", env: map[string]string{"CRASHLAB_ARCH": "aarch64"}, err: `arch is "aarch64"`},
 		{name: "bad install", env: map[string]string{"CRASHLAB_INSTALL": "yes"}, err: `install is "yes"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
