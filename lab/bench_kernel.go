@@ -106,7 +106,7 @@ func (b *kernelBench) promise(kept bool, format string, a ...any) {
 
 // sources returns the providers of kernels.
 func (b *kernelBench) sources() *kernels.Sources {
-	return kernels.New(b.store, b.Log, func(doing string, _, _ int64) { b.stage.Note("%s", doing) }, b.Settings.Mirrors...)
+	return kernels.New(b.store, b.Log, func(doing string, _, _ int64) { b.stage.Note("%s", doing) }, b.kernelOptions())
 }
 
 // build builds the lab's kernel, or takes what its build noted if that compiled

@@ -32,6 +32,9 @@ const packageLog = "crashlab-package.log"
 // modules, and the debug information, packages kernel-devel and kernel-debuginfo
 // are made of them, laid out as Fedora's.
 func (b *Builder) Package(ctx context.Context, src Source, w *Want, kind PackageKind, dest string) ([]string, error) {
+	if a := w.Built(); a != Archs()[0] {
+		return nil, blame.New(blame.Usage, "pack "+src.Version+w.Suffix, errors.New("packages are made for "+Archs()[0].Name+", not for "+a.Name))
+	}
 	o, err := b.open(ctx, src, w)
 	if err != nil {
 		return nil, err
@@ -110,7 +113,7 @@ func (o *object) rpms(ctx context.Context, doing, release string) ([]string, err
 		}
 	}
 	root := filepath.Join(top, "more")
-	if err := installHeaders(o.src.Dir, o.dir, filepath.Join(root, "usr/src/kernels", release)); err != nil {
+	if err := installHeaders(o.want.Built().Dir, o.src.Dir, o.dir, filepath.Join(root, "usr/src/kernels", release)); err != nil {
 		return nil, err
 	}
 	debug := filepath.Join(root, "usr/lib/debug/lib/modules", release, "vmlinux")
