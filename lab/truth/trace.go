@@ -36,7 +36,7 @@ func (c *comparison) traces(console string) {
 	if err != nil {
 		c.differ("trace: %v", err)
 	}
-	frames, atPanic := traceFrames(t), afterPanic(traceFrames(t))
+	frames, atPanic := c.traceFrames(t), afterPanic(c.traceFrames(t))
 	if len(report.PanicTrace) > 0 {
 		c.trace("panic's trace", atPanic, afterPanic(traceLines(report.PanicTrace)))
 	}
@@ -50,7 +50,7 @@ func (c *comparison) traces(console string) {
 		if err != nil {
 			c.differ("trace: %v", err)
 		}
-		c.trace("the trace of the task that hung", traceFrames(hung), lines)
+		c.trace("the trace of the task that hung", c.traceFrames(hung), lines)
 	case report.PC != nil:
 		// The trace begins behind the exception.
 		pc := line(oops.TraceLine{Location: *report.PC, Exception: true})
@@ -119,12 +119,17 @@ func traceLines(lines []oops.TraceLine) []string {
 	return out
 }
 
-// traceFrames returns the frames of t as traceLines returns the kernel's.
-func traceFrames(t unwind.Trace) []string {
+// traceFrames returns the frames of t as traceLines returns the kernel's. A kernel with
+// frame pointers does not see the callers of functions that have not set up their own.
+func (c *comparison) traceFrames(t unwind.Trace) []string {
+	_, orc := c.p.Syms.Lookup("__start_orc_unwind")
 	tags := map[string]string{"task": "TASK", "irq": "IRQ", "entry": "ENTRY_TRAMPOLINE", "DF": "#DF", "DB": "#DB", "MCE": "#MC", "VC": "#VC", "VC2": "#VC2"}
 	var out []string
 	for i := range t.Frames {
 		f := &t.Frames[i]
+		if !orc && f.How == unwind.Prologue && i > 0 && t.Frames[i-1].Symbol != "" { // it knows of calls of NULL
+			continue
+		}
 		l := oops.TraceLine{Location: oops.Location{Symbol: f.Symbol, Offset: f.Offset, Size: f.Size, Addr: uint64(f.IP)}, Exception: f.Exception()}
 		out = append(out, cmp.Or(tags[f.Stack], f.Stack)+" "+line(l))
 	}
