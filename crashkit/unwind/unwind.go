@@ -3,9 +3,10 @@
 //
 // It does what the kernel's own unwinder does (arch/x86/kernel/unwind_orc.c), so
 // that its frames are the lines without "?" of the kernel's call traces, and
-// stale words on a stack are never taken for frames. Where the tables end it
-// falls back on frame pointers and last on a scan; every frame says how it was
-// found.
+// stale words on a stack are never taken for frames. In a kernel that was built with
+// frame pointers instead it follows these, and finds the callers of functions that have
+// not set up their own, which the kernel misses. Where neither leads on it falls back on
+// the functions' code and last on a scan; every frame says how it was found.
 package unwind
 
 import (
