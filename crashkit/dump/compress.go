@@ -8,7 +8,6 @@ import (
 	"math/bits"
 	"sync"
 
-	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/snappy"
 	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
@@ -150,7 +149,7 @@ type encoder struct {
 	page int
 	zlib *zlib.Writer
 	zstd *zstd.Encoder
-	lzo  []byte       // of use while packing
+	lzo  *lzoTable
 	buf  bytes.Buffer // zlib's output
 	b    []byte       // the others' output
 }
@@ -163,7 +162,7 @@ func newEncoder(c Compression, pageSize int) (*encoder, error) {
 	switch c {
 	case Plain, Snappy:
 	case LZO:
-		e.lzo = make([]byte, s2.MaxEncodedLen(pageSize))
+		e.lzo = new(lzoTable)
 	case Zlib:
 		e.zlib, err = zlib.NewWriterLevel(&e.buf, zlib.BestSpeed)
 	case Zstd:

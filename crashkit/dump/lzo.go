@@ -2,14 +2,13 @@ package dump
 
 import (
 	"encoding/binary"
-
-	"github.com/klauspost/compress/s2"
+	"math/bits"
+	"slices"
 )
 
 // LZO1X, as its decompressor understands it (Documentation/staging/lzo.rst of
-// the Linux kernel). What repeats is found by the encoder of Snappy, which is in
-// assembly, and its copies are written as LZO's matches: the two formats differ
-// in little else.
+// the Linux kernel). The compressor is our own: greedy, with one hash table of
+// the places where four bytes were last seen.
 //
 // The stream is instructions. A run of n literals is n-3 if n <= 18, else 0 and
 // n-18 in bytes of 255 written as 0; the first may be 17+n. One to three
@@ -24,69 +23,76 @@ import (
 // are 0 and the rest follows as with literals. The third with distance 16 KiB ends
 // the stream.
 const (
-	lzoMinMatch = 3
-	lzoNear     = 2 << 10
-	lzoMid      = 16 << 10
-	lzoFar      = 48<<10 - 1
+	lzoNear      = 2 << 10
+	lzoMid       = 16 << 10
+	lzoFar       = 48<<10 - 1
+	lzoHashBits  = 11
+	lzoSkipShift = 3 // the longer nothing matches, the more is skipped
+
+	// lzoMaxInput is what the places in the table can count, in bytes.
+	lzoMaxInput = 1 << 16
 )
 
-// appendLZO appends src compressed to dst. What is in packed, if it has room for
-// [s2.MaxEncodedLen] bytes of src, is lost.
-func appendLZO(dst, src, packed []byte) []byte {
+// lzoTable has for the hash of four bytes where they were last seen.
+type lzoTable [1 << lzoHashBits]uint16
+
+func lzoHash(x uint32) uint32 { return x * 0x9e3779b1 >> (32 - lzoHashBits) }
+
+// appendLZO appends src, of at most lzoMaxInput bytes, compressed to dst. The
+// same src gives the same bytes, whatever was in the table.
+func appendLZO(dst, src []byte, table *lzoTable) []byte {
 	start := len(dst)
-	packed = s2.EncodeSnappy(packed, src)
-	_, n := binary.Uvarint(packed)
-	packed = packed[n:]
-	// src[lit:at] are literals not yet written, and behind them the size bytes
-	// from dist before are a match that may go on.
-	lit, at, size, dist := 0, 0, 0, 0
-	for len(packed) > 0 {
-		var length, d int
-		switch c := packed[0]; c & 3 {
-		case 0:
-			length = int(c>>2) + 1
-			skip := 1
-			if extra := length - 60; extra > 0 { // bytes of the length
-				var b [4]byte
-				copy(b[:extra], packed[1:])
-				length, skip = int(binary.LittleEndian.Uint32(b[:]))+1, 1+extra
-			}
-			packed = packed[skip+length:]
-		case 1:
-			length, d = int(c>>2&7)+4, int(c>>5)<<8|int(packed[1])
-			packed = packed[2:]
-		case 2:
-			length, d = int(c>>2)+1, int(binary.LittleEndian.Uint16(packed[1:]))
-			packed = packed[3:]
-		default:
-			length, d = int(c>>2)+1, int(binary.LittleEndian.Uint32(packed[1:]))
-			packed = packed[5:]
-		}
-		if d == dist && size > 0 {
-			size += length // a long match is in pieces
+	src = src[:len(src):len(src)]
+	dst = slices.Grow(dst, lzoRoom(len(src)))
+	clear(table[:])
+	lit := 0 // where the literals not yet written begin
+	// Position 0 is never a match's source before it has been passed, so that an
+	// empty place of the table needs no mark of its own.
+	for at := 1; at+8 <= len(src); {
+		x := binary.LittleEndian.Uint64(src[at:])
+		slot := &table[lzoHash(uint32(x))]
+		from := int(*slot)
+		*slot = uint16(at)
+		x ^= binary.LittleEndian.Uint64(src[from:])
+		if uint32(x) != 0 || at-from > lzoFar {
+			at += 1 + (at-lit)>>lzoSkipShift
 			continue
 		}
-		if size > 0 {
-			dst = appendLZOLiterals(dst, src[lit:at], len(dst) == start)
-			dst = appendLZOMatch(dst, size, dist)
-			at += size
-			lit, size, dist = at, 0, 0
+		n := 8
+		if x != 0 {
+			n = bits.TrailingZeros64(x) / 8
+		} else {
+			n += matchLen(src[from+8:], src[at+8:])
 		}
-		if d == 0 || d > lzoFar || length < lzoMinMatch {
-			at += length
-			continue
+		for at > lit && from > 0 && src[at-1] == src[from-1] { // what was skipped
+			at, from, n = at-1, from-1, n+1
 		}
-		size, dist = length, d
+		dst = appendLZOLiterals(dst, src[lit:at], len(dst) == start)
+		dst = appendLZOMatch(dst, n, at-from)
+		at += n
+		lit = at
 	}
-	dst = appendLZOLiterals(dst, src[lit:at], len(dst) == start)
-	if size > 0 {
-		dst = appendLZOMatch(dst, size, dist)
-	}
+	dst = appendLZOLiterals(dst, src[lit:], len(dst) == start)
 	return append(dst, 1<<4|1, 0, 0)
 }
 
+// matchLen returns how many bytes a and b have in common; b is the shorter.
+func matchLen(a, b []byte) int {
+	n := 0
+	for ; len(b)-n >= 8; n += 8 {
+		if x := binary.LittleEndian.Uint64(a[n:]) ^ binary.LittleEndian.Uint64(b[n:]); x != 0 {
+			return n + bits.TrailingZeros64(x)/8
+		}
+	}
+	for n < len(b) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
 func appendLZOLiterals(dst, lit []byte, first bool) []byte {
-	switch n := len(lit); {
+	n := len(lit)
+	switch {
 	case n == 0:
 		return dst
 	case first && n <= 238:
@@ -98,8 +104,16 @@ func appendLZOLiterals(dst, lit []byte, first bool) []byte {
 	default:
 		dst = appendLZOLength(append(dst, 0), n-18)
 	}
+	if at := len(dst); n <= 16 && cap(lit) >= 16 && cap(dst)-at >= 16 {
+		// A copy of fixed size is faster than one that is right.
+		*(*[16]byte)(dst[at : at+16]) = *(*[16]byte)(lit[:16])
+		return dst[:at+n]
+	}
 	return append(dst, lit...)
 }
+
+// lzoRoom is what n bytes may take, which saves the growing.
+func lzoRoom(n int) int { return n + n/16 + 64 }
 
 // appendLZOLength appends what of a length its instruction had no room for.
 func appendLZOLength(dst []byte, n int) []byte {

@@ -8,14 +8,11 @@ import (
 	"github.com/anchore/go-lzo"
 )
 
-// lzoMostInput is the size of the largest input, in bytes.
-const lzoMostInput = 1 << 16
-
 // lzoInputs are pages of all sorts: kernel-like, of one byte, of noise, with
 // matches of all distances and lengths.
 func lzoInputs() map[string][]byte {
 	r := rand.New(rand.NewPCG(1, 2))
-	noise := make([]byte, lzoMostInput)
+	noise := make([]byte, lzoMaxInput)
 	for i := range noise {
 		noise[i] = byte(r.Uint32())
 	}
@@ -25,7 +22,7 @@ func lzoInputs() map[string][]byte {
 		"empty": nil, "zeroes": make([]byte, 4096), "noise": noise, "text": text[:4096], "long text": text, "far": far,
 	}
 	var mixed []byte
-	for len(mixed) < lzoMostInput-600 {
+	for len(mixed) < lzoMaxInput-600 {
 		n := 1 + r.IntN(300)
 		if from := r.IntN(len(mixed) + 1); r.IntN(2) == 0 && from+n <= len(mixed) {
 			mixed = append(mixed, mixed[from:from+n]...)
@@ -49,7 +46,7 @@ func unpackLZOElsewhere(t testing.TB, packed []byte, size int) []byte {
 }
 
 func TestLZO(t *testing.T) {
-	table := make([]byte, 1<<17)
+	table := new(lzoTable)
 	for name, in := range lzoInputs() {
 		for _, size := range []int{len(in), len(in) / 2, 4096, 257, 256, 239, 238, 237, 22, 21, 20, 9, 8, 7, 4, 3, 2, 1} {
 			if size > len(in) {
@@ -74,8 +71,8 @@ func FuzzAppendLZO(f *testing.F) {
 		f.Add(in[:min(len(in), 4096)])
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		in = in[:min(len(in), lzoMostInput)]
-		packed := appendLZO(nil, in, nil)
+		in = in[:min(len(in), lzoMaxInput)]
+		packed := appendLZO(nil, in, new(lzoTable))
 		if len(in) > 0 && !bytes.Equal(unpackLZOElsewhere(t, packed, len(in)), in) {
 			t.Errorf("%d bytes come back as something else", len(in))
 		}
@@ -89,7 +86,7 @@ func BenchmarkLZO(b *testing.B) {
 		}
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(4096)
-			table := make([]byte, 1<<17)
+			table := new(lzoTable)
 			var dst []byte
 			for b.Loop() {
 				dst = appendLZO(dst[:0], in[:4096], table)
