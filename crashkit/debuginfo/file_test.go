@@ -3,6 +3,7 @@ package debuginfo
 import (
 	"bytes"
 	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"crashlab/crashkit/internal/fixture"
 )
 
 // sourceLines reads what addr2line -a -f -i printed: for each address the
@@ -139,6 +142,37 @@ func TestModule(t *testing.T) {
 	}
 }
 
+// TestModuleDebug is TestModule with the debug information in a file of its own, which
+// has of the module itself only the section headers.
+func TestModuleDebug(t *testing.T) {
+	b := readTest(t, "virtio_blk.ko")
+	e, err := elf.NewFile(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := binary.LittleEndian.Uint64(b[40:]) // e_shoff
+	for i, s := range e.Sections {
+		if s.Type == elf.SHT_PROGBITS && s.Flags&elf.SHF_ALLOC != 0 {
+			clear(b[s.Offset : s.Offset+s.FileSize])
+			binary.LittleEndian.PutUint32(b[table+64*uint64(i)+4:], uint32(elf.SHT_NOBITS))
+		}
+	}
+	path := filepath.Join(t.TempDir(), "virtio_blk.ko.debug")
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	const base = 0xffffffffc0123000
+	f, err := OpenModule(path, func(section string) (uint64, bool) { return base, section == ".text" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if want := "bc8f0c86e2f2f261ea820d8c1f17de705b81d772"; f.BuildID != want {
+		t.Errorf("BuildID = %s; want %s", f.BuildID, want)
+	}
+	compare(t, f, base, sourceLines(t, "virtio_blk.addr2line"))
+}
+
 func TestOpenWhatHasNone(t *testing.T) {
 	dir := t.TempDir()
 	for name, content := range map[string][]byte{
@@ -237,4 +271,24 @@ func FuzzOpen(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+// BenchmarkTypes opens a kernel's debug information and finds a type in it.
+func BenchmarkTypes(b *testing.B) {
+	path := fixture.Path(b, fixture.VMLinux)
+	b.ReportAllocs()
+	for b.Loop() {
+		f, err := Open(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		types, err := f.Types()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := types.Lookup("struct task_struct"); err != nil {
+			b.Fatal(err)
+		}
+		f.Close()
+	}
 }
