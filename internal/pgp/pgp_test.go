@@ -103,3 +103,11 @@ func TestDescribeV3(t *testing.T) {
 		Describe(sig[:n], time.UTC)
 	}
 }
+
+// Those of kinds that are not known cannot be verified, which does not make them wrong.
+func TestVerifyUnknownKind(t *testing.T) {
+	v3 := []byte{0x88, 0x17, 3, 5, 0, 0x4a, 0xf0, 0x4b, 0x00, 0x19, 0x9e, 0x2f, 0x91, 0xfd, 0x43, 0x1d, 0x51, 1, 8, 0xab, 0xcd, 0, 8, 0xff, 0}
+	if _, err := ring(t).Verify(strings.NewReader("x"), v3); !errors.Is(err, ErrUnknownKey) {
+		t.Errorf("Verify of version 3 = %v; want ErrUnknownKey", err)
+	}
+}

@@ -122,7 +122,7 @@ func (r *rpms) unpackSet(ctx context.Context, set *rpmSet, dir string) error {
 	}
 	defer root.Close()
 	var done atomic.Int64
-	read := func(n int) { r.progress(doing, done.Add(int64(n)), 2*size) } // verified, then unpacked
+	read := func(n int) { r.progress(doing, min(done.Add(int64(n)), 2*size), 2*size) } // verified, then unpacked
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup

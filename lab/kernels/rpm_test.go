@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -369,4 +371,56 @@ func TestAsksDNF(t *testing.T) {
 func FuzzChooseDNF(f *testing.F) {
 	f.Add("kernel-core|0|6.12.0|55.el10|x86_64|1000\nkernel-devel|0|6.12.0|55.el10|x86_64|500\n", "6.12")
 	f.Fuzz(func(_ *testing.T, lines, want string) { _, _ = chooseDNF(lines, want) })
+}
+
+// Interrupted while it unpacks, Fetch leaves nothing, and the next call begins anew.
+func TestRPMInterrupted(t *testing.T) {
+	dir := writeFiles(t, fedora(t, "6.12.0", "55.10.el10", ""))
+	src, r := newRPMSources(t, "")
+	ctx, cancel := context.WithCancel(t.Context())
+	r.progress = func(doing string, _, _ int64) {
+		if strings.HasPrefix(doing, "unpack") {
+			cancel()
+		}
+	}
+	if _, err := src.Fetch(ctx, "rpm:"+dir); !errors.Is(err, context.Canceled) {
+		t.Errorf("Fetch = %v; want context.Canceled", err)
+	}
+	if left, err := filepath.Glob(filepath.Join(src.store.Dir(), "entry/kernel/*")); len(left) > 0 || err != nil {
+		t.Errorf("in the cache: %v, %v; want nothing", left, err)
+	}
+	if _, err := src.Fetch(t.Context(), "rpm:"+dir); err != nil {
+		t.Errorf("Fetch after that: %v", err)
+	}
+}
+
+// Of several runs at once that want the same kernel, one unpacks it.
+func TestRPMTwice(t *testing.T) {
+	dir := writeFiles(t, fedora(t, "6.12.0", "55.10.el10", ""))
+	fetch := func(runs int) (reads int64) {
+		t.Helper()
+		src, r := newRPMSources(t, "")
+		var n atomic.Int64
+		r.progress = func(string, int64, int64) { n.Add(1) }
+		var wg sync.WaitGroup
+		got := make([]*Kernel, runs)
+		for i := range got {
+			wg.Go(func() {
+				var err error
+				if got[i], err = src.Fetch(t.Context(), "rpm:"+dir); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		for _, k := range got[1:] {
+			if diff := cmp.Diff(got[0], k); diff != "" {
+				t.Errorf("two kernels (-first +other):\n%s", diff)
+			}
+		}
+		return n.Load()
+	}
+	if one, four := fetch(1), fetch(4); one == 0 || four != one {
+		t.Errorf("the packages are read %d times for four runs, and %d times for one; want the same", four, one)
+	}
 }
