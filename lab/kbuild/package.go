@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"crashlab/internal/execx"
@@ -98,21 +99,34 @@ func (o *object) rpms(ctx context.Context, doing, release string) ([]string, err
 	if err := os.RemoveAll(top); err != nil { // what another call left
 		return nil, err
 	}
-	found := func() ([]string, error) { return filepath.Glob(filepath.Join(top, "RPMS", "*", "*.rpm")) }
-	define := fmt.Sprintf("--define \"_topdir %s\"", top)
-	if _, err := o.compile(ctx, packageLog, "pack", "binrpm-pkg", "RPMOPTS="+define); err != nil {
+	if _, err := o.compile(ctx, packageLog, "pack", "binrpm-pkg", fmt.Sprintf("RPMOPTS=--define \"_topdir %s\"", top)); err != nil {
 		return nil, err
 	}
-	made, err := found()
+	made, err := builtRPMs(top)
+	if err != nil || len(made) == 0 {
+		return nil, err
+	}
+	more, err := o.moreRPMs(ctx, doing, release, filepath.Join(top, "more"))
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range made {
-		if strings.HasPrefix(filepath.Base(f), "kernel-devel-") { // since v6.5
-			return made, nil
+	for _, f := range more {
+		part, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(f), "kernel-"), "-") // devel, debuginfo
+		has := func(m string) bool { return strings.HasPrefix(filepath.Base(m), "kernel-"+part+"-") }
+		if !slices.ContainsFunc(made, has) { // kernel-devel is made since v6.5
+			made = append(made, f)
 		}
 	}
-	root := filepath.Join(top, "more")
+	return made, nil
+}
+
+func builtRPMs(top string) ([]string, error) {
+	return filepath.Glob(filepath.Join(top, "RPMS", "*", "*.rpm"))
+}
+
+// moreRPMs makes the packages of more.spec.
+func (o *object) moreRPMs(ctx context.Context, doing, release, top string) ([]string, error) {
+	root := filepath.Join(top, "root")
 	if err := installHeaders(o.want.Built().Dir, o.src.Dir, o.dir, filepath.Join(root, "usr/src/kernels", release)); err != nil {
 		return nil, err
 	}
@@ -134,20 +148,34 @@ func (o *object) rpms(ctx context.Context, doing, release string) ([]string, err
 	if _, err := execx.Run(ctx, execx.Cmd{Argv: argv, Env: o.environment(), Log: log}); err != nil {
 		return nil, o.explain(doing, err, argv, log)
 	}
-	return found()
+	return builtRPMs(top)
 }
 
 //go:embed more.spec
 var moreSpec []byte
 
-// debs makes Debian packages beside the object tree.
+// debs makes Debian packages beside the object tree, where the kernel's target puts them.
 func (o *object) debs(ctx context.Context, release string) ([]string, error) {
-	list := filepath.Join(o.dir, "debian/files")
-	// The revision of the package becomes the version of the build, which is 1.
-	args := []string{"bindeb-pkg", "DPKG_FLAGS=-d", "KDEB_PKGVERSION=" + release + "-1"}
-	if _, err := o.compile(ctx, packageLog, "pack", args...); err != nil {
+	// The revision of the package becomes the version of the build, which is 1. Packing
+	// the debug information by xz would take longer than all else.
+	args := []string{"bindeb-pkg", "DPKG_FLAGS=-d", "KDEB_PKGVERSION=" + release + "-1", "KDEB_COMPRESS=gzip"}
+	_, err := o.compile(ctx, packageLog, "pack", args...)
+	made, lerr := o.listedDebs()
+	if err != nil {
+		for _, f := range made {
+			os.Remove(f)
+		}
 		return nil, err
 	}
+	if lerr != nil {
+		return nil, lerr
+	}
+	return made, os.RemoveAll(filepath.Join(o.dir, "debian"))
+}
+
+// listedDebs returns the packages that are made or begun.
+func (o *object) listedDebs() ([]string, error) {
+	list := filepath.Join(o.dir, "debian/files")
 	text, err := os.ReadFile(list)
 	if err != nil {
 		return nil, err
@@ -160,7 +188,7 @@ func (o *object) debs(ctx context.Context, release string) ([]string, error) {
 		}
 		made = append(made, filepath.Join(filepath.Dir(o.dir), f[0]))
 	}
-	return made, os.RemoveAll(filepath.Join(o.dir, "debian"))
+	return made, nil
 }
 
 // move moves a file, to another file system too.

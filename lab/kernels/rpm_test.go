@@ -246,6 +246,7 @@ func TestRPMRefuses(t *testing.T) {
 		"no image":            {archivetest.RPM(t, rpmMeta("kernel-modules", "6.1", "1"), nil, rpmFiles("/lib/modules/6.1/kernel/x.ko", "ko")...), "", blame.Usage, nil, "none of these packages has the image"},
 		"nothing":             {archivetest.RPM(t, rpmMeta("kernel", "6.1", "1"), nil), "", blame.Usage, nil, "none of these packages has the image"},
 		"no configuration":    {archivetest.RPM(t, rpmMeta("kernel-core", "6.1", "1"), nil, rpmFiles("/boot/vmlinuz-6.1", "image")...), "", 0, nil, "no configuration"},
+		"release leads out":   {archivetest.RPM(t, rpmMeta("kernel-core", "6.1", "1"), nil, rpmFiles("/lib/modules/../vmlinuz", "image")...), "", blame.Usage, nil, "none of these packages has the image"},
 		"path leads out":      {core(rpmFiles("/../../evil", "x")...), "", blame.Infrastructure, nil, "outside of the archive"},
 		"link leads out":      {core(rpmFiles("/boot/link", "-> ../../../evil")...), "", blame.Infrastructure, nil, "outside of the archive"},
 		"file through a link": {core(rpmFiles("/boot/dir", "-> ../usr", "/boot/dir/evil", "x")...), "", blame.Infrastructure, nil, "is a link"},

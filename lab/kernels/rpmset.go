@@ -44,13 +44,14 @@ func (v evr) Release() string { return v.release }
 
 func (v evr) String() string { return v.version + "-" + v.release }
 
-// Where packages have the parts of a kernel, in the group its release: Fedora, CentOS
+// Where packages have the parts of a kernel, in a group its release, which begins
+// with a digit: Fedora, CentOS
 // and RHEL, openSUSE, and the kernel's own targets.
 var (
-	imagePaths   = regexp.MustCompile(`^/(?:boot/vmlinuz-([^/]+)|(?:usr/)?lib/modules/([^/]+)/vmlinuz)$`)
-	releasePaths = regexp.MustCompile(`^/(?:boot/(?:vmlinuz|config|System\.map)-([^/]+)` +
-		`|(?:usr/lib/debug/)?(?:usr/)?lib/modules/([^/]+)(?:/.*)?|usr/src/kernels/([^/]+)(?:/.*)?` +
-		`|usr/lib/debug/boot/vmlinux-([^/]+?)(?:\.debug)?)$`)
+	imagePaths   = regexp.MustCompile(`^/(?:boot/vmlinuz-([0-9][^/\s]*)|(?:usr/)?lib/modules/([0-9][^/\s]*)/vmlinuz)$`)
+	releasePaths = regexp.MustCompile(`^/(?:boot/(?:vmlinuz|config|System\.map)-([0-9][^/\s]*)` +
+		`|(?:usr/lib/debug/)?(?:usr/)?lib/modules/([0-9][^/\s]*)(?:/.*)?|usr/src/kernels/([0-9][^/\s]*)(?:/.*)?` +
+		`|usr/lib/debug/boot/vmlinux-([0-9][^/\s]*?)(?:\.debug)?)$`)
 	commonPaths = regexp.MustCompile(`^/usr/src/linux-([0-9][^/]*?)(?:-obj)?(?:/.*)?$`)
 )
 
