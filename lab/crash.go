@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"crashlab/kconfig"
 	"crashlab/lab/blame"
@@ -55,6 +56,7 @@ type crash struct {
 	captureDisk string
 	truthDisk   string // empty if the guest records no truth
 	guest       *guest
+	nmi         bool
 	timeouts    scenarios.Timeouts
 }
 
@@ -70,13 +72,14 @@ type crashSpec struct {
 	crashkernel string // value of crashkernel=
 	cmdline     string // added to the first kernel's
 	truth       bool
+	nmi         bool // the crash is by an NMI that the host sends
 	timeouts    scenarios.Timeouts
 }
 
 // newCrash lays out the machine and its disks. The disks are sparse files as
 // large as what may be written to them.
 func newCrash(s crashSpec) (*crash, error) {
-	c := &crash{captureDisk: filepath.Join(s.dir, "capture.raw"), timeouts: s.timeouts}
+	c := &crash{captureDisk: filepath.Join(s.dir, "capture.raw"), nmi: s.nmi, timeouts: s.timeouts}
 	disks := []qemu.Disk{{Path: c.captureDisk, Serial: wire.CaptureDisk}}
 	// Every page, a header for each run of pages at worst.
 	sizes := []int64{int64(s.memoryMiB)<<20 + 64<<20}
@@ -141,9 +144,30 @@ func (c *crash) trigger(ctx context.Context) (string, error) {
 		qemu.Phase{Name: "record the guest's own view", Deadline: cmp.Or(c.timeouts.Trigger, armDeadline)}); err != nil {
 		return "", err
 	}
+	if c.nmi {
+		if err := c.injectNMI(ctx); err != nil {
+			return "", err
+		}
+	}
 	e, err := c.guest.await(ctx, wire.StageCapture, wire.EventHello,
 		qemu.Phase{Name: "crash, and boot the capture kernel", Deadline: cmp.Or(c.timeouts.Capture, captureDeadline), Silence: silence, Fatal: captureBootFailed()})
 	return fmt.Sprintf("capture kernel up after %.1f s of uptime", e.Uptime), err
+}
+
+// nmiDelay is how long the guest's agent has to go to sleep before an NMI.
+const nmiDelay = 500 * time.Millisecond
+
+// injectNMI presses the guest's NMI button.
+func (c *crash) injectNMI(ctx context.Context) error {
+	select {
+	case <-time.After(nmiDelay):
+	case <-ctx.Done():
+		return guestError("send an NMI", c.machine, context.Cause(ctx))
+	}
+	if err := c.guest.QMP().Do(ctx, "inject-nmi", nil, nil); err != nil {
+		return guestError("send an NMI", c.machine, err)
+	}
+	return nil
 }
 
 // capture waits until the memory has been written and the guest has ended.

@@ -349,7 +349,7 @@ func (r *run) doBoot(ctx context.Context) (outcome, error) {
 	r.crash, err = newCrash(crashSpec{
 		dir: r.dir, binary: binary, accel: r.probe.Accel, cpus: g.CPUs, memoryMiB: g.MemoryMiB,
 		kernel: r.kernel.Image, initrd: r.images.first, crashkernel: g.Crashkernel, cmdline: g.Cmdline,
-		truth: true, timeouts: r.scenario.Timeouts,
+		truth: true, nmi: r.scenario.Trigger == scenarios.TriggerNMI, timeouts: r.scenario.Timeouts,
 	})
 	if err != nil {
 		return outcome{}, err

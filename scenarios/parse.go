@@ -98,12 +98,12 @@ func (f *file) check() []error {
 		if !modulePattern.MatchString(f.Module) {
 			wrong("module is %q, not the name of a module", f.Module)
 		}
-	case TriggerSysRq:
+	case TriggerSysRq, TriggerNMI:
 		if f.Module != "" {
 			wrong("trigger %s takes no module", f.Trigger)
 		}
 	default:
-		wrong("trigger is %q, not %q or %q", f.Trigger, TriggerModule, TriggerSysRq)
+		wrong("trigger is %q, not %q, %q or %q", f.Trigger, TriggerModule, TriggerSysRq, TriggerNMI)
 	}
 	for name := range f.Sysctl {
 		if !sysctlPattern.MatchString(name) {

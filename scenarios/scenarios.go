@@ -44,6 +44,7 @@ type Trigger string
 const (
 	TriggerModule Trigger = "module" // the module is loaded and crashes
 	TriggerSysRq  Trigger = "sysrq"  // c is written to /proc/sysrq-trigger
+	TriggerNMI    Trigger = "nmi"    // an NMI is sent, as by the button that servers have for it
 )
 
 // Guest is the machine that crashes.

@@ -34,7 +34,7 @@ func TestBuiltin(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff([]string{
-		"badcall", "bug", "hungtask", "irqcrash", "nmicrash", "nullderef", "softlockup", "stackoverflow", "sysrq", "warn",
+		"badcall", "bug", "hungtask", "irqcrash", "nmi", "nmicrash", "nullderef", "softlockup", "stackoverflow", "sysrq", "warn",
 	}, names); diff != "" {
 		t.Errorf("names (-want +got):\n%s", diff)
 	}
@@ -121,7 +121,7 @@ func TestParseErrors(t *testing.T) {
 		{edit(`expr: panic.kind == "sysrq"`, ""), `expectation "one" has no expr`},
 		{edit(`panic.kind == "sysrq"`, ""), `expectation "one": the expression is empty`},
 		{edit(`panic.kind == "sysrq"`, "|"), `expectation "one": the expression is empty`},
-		{edit("trigger: sysrq", "trigger: nmi"), `trigger is "nmi"`},
+		{edit("trigger: sysrq", "trigger: button"), `trigger is "button"`},
 		{edit("trigger: sysrq", "trigger: module"), `module is ""`},
 		{edit("trigger: sysrq", "trigger: sysrq\nmodule: x"), "takes no module"},
 		{edit("trigger: sysrq", "trigger: module\nmodule: ../x"), `module is "../x"`},
@@ -177,7 +177,7 @@ func TestUsersOwn(t *testing.T) {
 		t.Errorf("Load(other) = %v; want an error about the name", err)
 	}
 	_, err = Load("nosuch", dir)
-	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "there are badcall, bug, hungtask, irqcrash, mine, nmicrash, nullderef, other, softlockup, stackoverflow, sysrq, warn") {
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "there are badcall, bug, hungtask, irqcrash, mine, nmi, nmicrash, nullderef, other, softlockup, stackoverflow, sysrq, warn") {
 		t.Errorf("Load(nosuch) = %v; want those there are", err)
 	}
 	all, err := List()

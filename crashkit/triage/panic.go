@@ -165,14 +165,21 @@ func crashFrame(frames []unwind.Frame, r *oops.Report) int {
 		return -1
 	}
 	for i := range frames {
-		if s := frames[i].Symbol; (s == "panic" || s == "nmi_panic" || s == "vpanic") && i+1 < len(frames) {
-			// vpanic is called by panic, and panic by nmi_panic.
-			if next := frames[i+1].Symbol; next != "panic" && next != "nmi_panic" && next != "vpanic" {
-				return i + 1
-			}
+		// vpanic is called by panic, and panic by nmi_panic.
+		if isPanic(frames[i].Symbol) && i+1 < len(frames) && !isPanic(frames[i+1].Symbol) {
+			return i + 1
 		}
 	}
 	return exception
+}
+
+// isPanic reports whether a function is one of those that end the kernel.
+func isPanic(symbol string) bool {
+	switch strings.TrimSuffix(symbol, ".cold") {
+	case "panic", "nmi_panic", "vpanic":
+		return true
+	}
+	return false
 }
 
 func frameFacts(u *unwind.Frame) facts.Frame {

@@ -83,6 +83,9 @@ func (t *triage) what() string {
 			return fmt.Sprintf("%s through a pointer that is no address, %#x", t.access(), o.address)
 		}
 	case oops.Panic, oops.Other, "":
+		if unknownNMI(f) {
+			return "an NMI that nobody claimed, such as the NMI button sends, on a kernel told to panic on it"
+		}
 		if initExit(f.Message) {
 			return "the end of process 1, without which there is no user space"
 		}
@@ -218,6 +221,12 @@ func (t *triage) why() string {
 		return fmt.Sprintf("%s called panic: %q", f.Symbol, f.Message)
 	}
 	return ""
+}
+
+// unknownNMI reports whether panic was called because of an NMI without a known reason
+// (unknown_nmi_error in arch/x86/kernel/nmi.c).
+func unknownNMI(f *facts.Panic) bool {
+	return f.Message == "NMI: Not continuing" && strings.HasPrefix(f.Symbol, "unknown_nmi_error")
 }
 
 // initExit reports whether panic was called because process 1 ended (do_exit in
@@ -382,6 +391,9 @@ func (t *triage) whose() string {
 	f := &t.f.Panic
 	if f.Kind == oops.SysRq {
 		return fmt.Sprintf("nobody's: %s asked for it", taskName(f.Task))
+	}
+	if unknownNMI(f) {
+		return "nobody's: it was asked for from outside, or hardware complained"
 	}
 	if initExit(f.Message) {
 		return "user space's: " + taskName(f.Task)

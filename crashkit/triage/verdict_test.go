@@ -163,6 +163,20 @@ func TestVerdict(t *testing.T) {
 			},
 		},
 		{
+			"the NMI button",
+			facts.Panic{
+				Kind: "panic", Message: "NMI: Not continuing", Symbol: "unknown_nmi_error.cold", Offset: 0x2a, IP: 0xffffffff81000000,
+				Frames: []facts.Frame{{Symbol: "unknown_nmi_error.cold"}, {Symbol: "exc_nmi"}},
+			},
+			"",
+			facts.Verdict{
+				What:  "an NMI that nobody claimed, such as the NMI button sends, on a kernel told to panic on it",
+				Where: "unknown_nmi_error.cold+0x2a",
+				Why:   `unknown_nmi_error.cold called panic: "NMI: Not continuing"`,
+				Whose: "nobody's: it was asked for from outside, or hardware complained",
+			},
+		},
+		{
 			"sysrq",
 			facts.Panic{
 				Kind: "sysrq", Title: "sysrq: Trigger a crash", Message: "sysrq triggered crash", Symbol: "sysrq_handle_crash", Offset: 0x16,

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"runtime"
@@ -22,6 +23,9 @@ func (a *agent) trigger(t wire.Trigger) error {
 		a.line.send(wire.Event{Kind: wire.EventDone})
 		return nil
 	}
+	if t.Kind == wire.TriggerNMI {
+		return a.awaitNMI(t)
+	}
 	path, flags := "/proc/sysrq-trigger", unix.O_WRONLY
 	text := []byte("c\x00")
 	if t.Kind == wire.TriggerModule {
@@ -36,14 +40,9 @@ func (a *agent) trigger(t wire.Trigger) error {
 	if t.Kind == wire.TriggerModule {
 		c = newChild(wire.TriggerComm, unix.SYS_FINIT_MODULE, uintptr(fd), uintptr(unsafe.Pointer(&text[0])), 0)
 	}
-	for name, value := range t.Sysctl {
-		if err := os.WriteFile("/proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0); err != nil {
-			return fmt.Errorf("set %s: %w", name, err)
-		}
+	if err := a.announce(t); err != nil {
+		return err
 	}
-	a.line.send(wire.Event{Kind: wire.EventTrigger, Name: string(t.Kind)})
-	a.line.drain()
-
 	pid, err := spawn(c)
 	if err != nil {
 		return err
@@ -60,10 +59,7 @@ func (a *agent) trigger(t wire.Trigger) error {
 			}
 		}
 	}()
-	patience := t.Timeout
-	if patience == 0 {
-		patience = 30 * time.Second
-	}
+	patience := cmp.Or(t.Timeout, defaultPatience)
 	defer runtime.KeepAlive(text)
 	select {
 	case err := <-died:
@@ -71,6 +67,31 @@ func (a *agent) trigger(t wire.Trigger) error {
 	case <-time.After(patience):
 		return fmt.Errorf("%s: no crash within %v", path, patience)
 	}
+}
+
+// defaultPatience is how long the kernel may take to crash.
+const defaultPatience = 30 * time.Second
+
+// announce sets what the kernel takes for a crash and says that the crash is next.
+func (a *agent) announce(t wire.Trigger) error {
+	for name, value := range t.Sysctl {
+		if err := os.WriteFile("/proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	a.line.send(wire.Event{Kind: wire.EventTrigger, Name: string(t.Kind)})
+	a.line.drain()
+	return nil
+}
+
+// awaitNMI sleeps until the host crashes the kernel by an NMI.
+func (a *agent) awaitNMI(t wire.Trigger) error {
+	if err := a.announce(t); err != nil {
+		return err
+	}
+	patience := cmp.Or(t.Timeout, defaultPatience)
+	time.Sleep(patience)
+	return fmt.Errorf("no NMI has crashed the kernel within %v", patience)
 }
 
 // triggerResult says how the process of the trigger ended though the kernel

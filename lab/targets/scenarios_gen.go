@@ -16,6 +16,9 @@ func (Scenario) Hungtask(ctx context.Context) error { return runScenario(ctx, "h
 // Irqcrash crashes a real kernel: a crash in an interrupt.
 func (Scenario) Irqcrash(ctx context.Context) error { return runScenario(ctx, "irqcrash") }
 
+// Nmi crashes a real kernel: a crash by the NMI button.
+func (Scenario) Nmi(ctx context.Context) error { return runScenario(ctx, "nmi") }
+
 // Nmicrash crashes a real kernel: a crash in an NMI.
 func (Scenario) Nmicrash(ctx context.Context) error { return runScenario(ctx, "nmicrash") }
 

@@ -95,6 +95,7 @@ type TriggerKind string
 const (
 	TriggerModule  TriggerKind = "module"  // load a module that crashes
 	TriggerSysRq   TriggerKind = "sysrq"   // write c to /proc/sysrq-trigger
+	TriggerNMI     TriggerKind = "nmi"     // wait for an NMI, which the host sends
 	TriggerExit    TriggerKind = "exit"    // no crash: report done and end the machine
 	TriggerOff     TriggerKind = "off"     // the same, by switching it off and not by a reset
 	TriggerClock   TriggerKind = "clock"   // no crash: report when the kernel's clock started and end the machine
@@ -175,7 +176,7 @@ func (j *Job) Check() error {
 		if t.Measure.Period <= 0 || t.Measure.Duration < t.Measure.Period {
 			return fmt.Errorf("measure for %v in periods of %v: want at least one period", t.Measure.Duration, t.Measure.Period)
 		}
-	case TriggerSysRq, TriggerExit, TriggerOff, TriggerClock:
+	case TriggerSysRq, TriggerNMI, TriggerExit, TriggerOff, TriggerClock:
 	default:
 		return fmt.Errorf("unknown trigger kind %q", t.Kind)
 	}
