@@ -40,7 +40,8 @@ type system struct {
 	Tasks     int    `json:"tasks"`
 	Panic     string `json:"panic"` // the kernel's first line about the crash; "" if it did not crash
 
-	info dump.Info
+	info    dump.Info
+	noTypes bool
 }
 
 func sys(_ context.Context, env *Env, _ *Args) (Result, error) {
@@ -50,7 +51,7 @@ func sys(_ context.Context, env *Env, _ *Args) (Result, error) {
 
 // system gathers what sys shows.
 func (e *Env) system() (*system, error) {
-	s := &system{System: kernel.Sys(e.Program), TypesFrom: e.Program.TypesFrom, info: e.Program.Image.Info()}
+	s := &system{System: kernel.Sys(e.Program), TypesFrom: e.Program.TypesFrom, info: e.Program.Image.Info(), noTypes: e.Program.Types.IsEmpty()}
 	s.Dump.Path = e.Path
 	s.Dump.Format, s.Dump.Compression = s.info.Format, s.info.Compression
 	s.Dump.SizeBytes = s.info.FileSize
@@ -87,7 +88,10 @@ func (s *system) WriteText(t *Text) {
 		tainted = "  [TAINTED: " + letters(s.Taints) + "]"
 	}
 	from := "symbols and types from the dump"
-	if s.TypesFrom != "" {
+	switch {
+	case s.noTypes:
+		from = "symbols from the dump"
+	case s.TypesFrom != "":
 		from = "symbols from the dump, types from " + safe(s.TypesFrom)
 	}
 	t.Printf("      KERNEL: (%s)%s\n", from, tainted)

@@ -54,16 +54,22 @@ func kept(n int) bool { return n == regRBX || n == regRBP || n >= regR12 && n < 
 // errRules is the reason that rules and the unwinder do not agree on a frame.
 var errRules = errors.New("the unwind tables and the debug information do not agree")
 
+// check holds the rules' place of the frame against that which the unwinder found.
+func (s *registerSet) check(r *rules, cfa uint64) error {
+	if r.byExpr || r.cfaReg >= registers || !s.known[r.cfaReg] {
+		return nil // they cannot be checked
+	}
+	if at := s.value[r.cfaReg] + uint64(r.cfaOff); at != cfa {
+		return fmt.Errorf("%w: the frame is at %#x or at %#x", errRules, cfa, at)
+	}
+	return nil
+}
+
 // caller returns what is known of the registers in the function that called this one,
-// which has its frame at cfa. With an error that is nothing.
-func (s *registerSet) caller(r *rules, cfa uint64, mem ctype.Memory) (registerSet, error) {
+// which has its frame at cfa.
+func (s *registerSet) caller(r *rules, cfa uint64, mem ctype.Memory) registerSet {
 	var out registerSet
 	out.set(regRSP, cfa)
-	if r.byExpr || r.cfaReg >= registers || !s.known[r.cfaReg] {
-		// The rules cannot be checked; those of compilers have been right so far.
-	} else if at := s.value[r.cfaReg] + uint64(r.cfaOff); at != cfa {
-		return out, fmt.Errorf("%w: the frame is at %#x or at %#x", errRules, cfa, at)
-	}
 	for n := range registers {
 		switch rule := r.regs[n]; rule.kind {
 		case ruleUnset, ruleSame:
@@ -79,5 +85,5 @@ func (s *registerSet) caller(r *rules, cfa uint64, mem ctype.Memory) (registerSe
 			out.set(n, cfa+uint64(rule.off))
 		}
 	}
-	return out, nil
+	return out
 }

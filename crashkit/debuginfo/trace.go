@@ -73,10 +73,13 @@ func (s *Source) moments(t unwind.Trace, note func(error)) []*moment {
 		}
 		all[i] = m
 		regs = registerSet{}
-		if m.hasCFA {
-			if r, err := f.rulesAt(m.pc); err == nil {
-				regs, err = m.regs.caller(r, m.cfa, s.p)
-				note(err)
+		if r, err := f.rulesAt(m.pc); err == nil && m.hasCFA {
+			// The compiler does not know of a switch of stacks, which is in assembler.
+			if frame.Stack == t.Frames[i+1].Stack {
+				err = m.regs.check(r, m.cfa)
+			}
+			if note(err); err == nil {
+				regs = m.regs.caller(r, m.cfa, s.p)
 			}
 		}
 	}
