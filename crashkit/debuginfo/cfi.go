@@ -19,7 +19,7 @@ type fde struct {
 
 // readFDEs lists what is in .debug_frame (DWARF 5, 6.4.1), by address.
 func (f *File) readFDEs() ([]fde, error) {
-	b := f.sections["frame"]
+	b := f.section("frame")
 	if len(b) > 1<<31 {
 		return nil, fmt.Errorf("%s: .debug_frame has %d bytes", f.Path, len(b))
 	}
@@ -39,7 +39,7 @@ func (f *File) readFDEs() ([]fde, error) {
 		at += 4 + int(n)
 	}
 	slices.SortFunc(all, func(a, b fde) int { return cmp.Compare(a.low, b.low) })
-	return all, nil
+	return all, f.damaged("frame")
 }
 
 // ruleKind is how a register of the caller is found.
@@ -92,7 +92,7 @@ func (f *File) rulesAt(pc uint64) (*rules, error) {
 	}
 	e := all[i]
 	entry := func(at uint32) *die.Cursor {
-		b := f.sections["frame"]
+		b := f.section("frame")
 		if int64(at)+8 > int64(len(b)) {
 			return die.NewCursor(nil)
 		}

@@ -87,7 +87,7 @@ func TestRules(t *testing.T) {
 // FuzzRules runs the rules in a damaged .debug_frame.
 func FuzzRules(f *testing.F) {
 	vmlinux := openVMLinux(f)
-	frame := vmlinux.sections["frame"]
+	frame := vmlinux.section("frame")
 	f.Add(frame[:min(len(frame), 4096)], uint64(0xffffffff81002470))
 	f.Fuzz(func(t *testing.T, frame []byte, pc uint64) {
 		file := &File{Path: "fuzz", sections: map[string][]byte{"frame": frame}}

@@ -36,7 +36,11 @@ type File struct {
 
 	mem      []byte
 	elf      *elf.File
-	sections map[string][]byte // the DWARF, without ".debug_"
+	sections map[string][]byte // the DWARF, without ".debug_"; see section
+
+	unpacking sync.Mutex
+	packed    map[string]*elf.Section // those that are compressed and were not asked for yet
+	damage    map[string]error        // why some could not be unpacked
 
 	aranges func() ([]arange, error)
 	types   func() (*ctype.Set, error)
@@ -115,7 +119,7 @@ func (f *File) read(place func(string) (uint64, bool)) error {
 		return err
 	}
 	f.BuildID = buildID(f.elf)
-	f.sections = make(map[string][]byte)
+	f.sections, f.packed, f.damage = make(map[string][]byte), make(map[string]*elf.Section), make(map[string]error)
 	for i, s := range f.elf.Sections {
 		name, ok := strings.CutPrefix(s.Name, ".debug_")
 		if !ok || s.Type != elf.SHT_PROGBITS {
@@ -124,11 +128,12 @@ func (f *File) read(place func(string) (uint64, bool)) error {
 		var b []byte
 		switch {
 		case s.Flags&elf.SHF_COMPRESSED != 0:
-			if s.Size > maxSection {
-				return fmt.Errorf("%s has %d MB", s.Name, s.Size>>20)
+			if f.elf.Type != elf.ET_REL { // a kernel's are large
+				f.packed[name] = s
+				continue
 			}
-			if b, err = s.Data(); err != nil {
-				return fmt.Errorf("%s: %w", s.Name, err)
+			if b, err = unpacked(s); err != nil {
+				return err
 			}
 		case s.Offset > uint64(len(f.mem)) || s.Size > uint64(len(f.mem))-s.Offset:
 			return fmt.Errorf("%s lies behind the end of the file", s.Name)
@@ -145,8 +150,54 @@ func (f *File) read(place func(string) (uint64, bool)) error {
 	return nil
 }
 
+// unpacked returns the contents of a compressed section.
+func unpacked(s *elf.Section) (b []byte, err error) {
+	defer guard(s.Name, &err)
+	if s.Size > maxSection {
+		return nil, fmt.Errorf("%s has %d MB", s.Name, s.Size>>20)
+	}
+	if b, err = s.Data(); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.Name, err)
+	}
+	return b, nil
+}
+
+// section returns the contents of the section .debug_NAME; nil if there is none, or if it
+// cannot be unpacked, which damaged then says.
+func (f *File) section(name string) []byte {
+	f.unpacking.Lock()
+	defer f.unpacking.Unlock()
+	if s, ok := f.packed[name]; ok {
+		delete(f.packed, name)
+		b, err := unpacked(s)
+		if err != nil {
+			f.damage[name] = err
+		} else {
+			f.sections[name] = b
+		}
+	}
+	return f.sections[name]
+}
+
+// damaged returns why those of the sections that were asked for are not there which the
+// file has.
+func (f *File) damaged(names ...string) error {
+	f.unpacking.Lock()
+	defer f.unpacking.Unlock()
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, f.damage[name])
+	}
+	return errors.Join(errs...)
+}
+
 // Any reports whether the file has DWARF at all: it may be stripped.
-func (f *File) Any() bool { return len(f.sections["info"]) > 0 && len(f.sections["abbrev"]) > 0 }
+func (f *File) Any() bool {
+	f.unpacking.Lock()
+	defer f.unpacking.Unlock()
+	has := func(name string) bool { return len(f.sections[name]) > 0 || f.packed[name] != nil }
+	return has("info") && has("abbrev")
+}
 
 // relocated returns a copy of the contents of section i of an object file with
 // the addresses of what was loaded filled in.
@@ -229,19 +280,19 @@ func buildID(f *elf.File) string {
 
 // data returns the DWARF with the bytes of .debug_info in info.
 func (f *File) data(info []byte) (*dwarf.Data, error) {
-	s := f.sections
-	d, err := dwarf.New(s["abbrev"], nil, nil, info, s["line"], nil, s["ranges"], s["str"])
+	d, err := dwarf.New(f.section("abbrev"), nil, nil, info, f.section("line"), nil, f.section("ranges"), f.section("str"))
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"addr", "line_str", "str_offsets", "rnglists"} {
-		if b := s[name]; b != nil {
+	more := []string{"addr", "line_str", "str_offsets", "rnglists"}
+	for _, name := range more {
+		if b := f.section(name); b != nil {
 			if err := d.AddSection(".debug_"+name, b); err != nil {
 				return nil, err
 			}
 		}
 	}
-	return d, nil
+	return d, f.damaged(append(more, "abbrev", "line", "ranges", "str")...)
 }
 
 // Types returns the types that the file's units define. None of them is read before
@@ -252,8 +303,12 @@ func (f *File) readTypes() (*ctype.Set, error) {
 	if !f.Any() {
 		return nil, fmt.Errorf("%w in %s", ErrNone, f.Path)
 	}
-	s := f.sections
-	return ctype.FromDWARF(die.New(die.Sections{
-		Info: s["info"], Abbrev: s["abbrev"], Str: s["str"], LineStr: s["line_str"], StrOffsets: s["str_offsets"], Addr: s["addr"],
-	}))
+	s := die.Sections{
+		Info: f.section("info"), Abbrev: f.section("abbrev"), Str: f.section("str"), LineStr: f.section("line_str"),
+		StrOffsets: f.section("str_offsets"), Addr: f.section("addr"),
+	}
+	if err := f.damaged("info", "abbrev", "str", "line_str", "str_offsets", "addr"); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Path, err)
+	}
+	return ctype.FromDWARF(die.New(s))
 }

@@ -211,6 +211,32 @@ func readTest(t testing.TB, name string) []byte {
 	return b
 }
 
+// A compressed section is unpacked when it is asked for, and damage in it is an error then.
+func TestDamagedSection(t *testing.T) {
+	b := readTest(t, "inline-zlib")
+	e, err := elf.NewFile(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := e.Section(".debug_line")
+	clear(b[line.Offset+24 : line.Offset+line.FileSize]) // behind the struct that says how it is compressed
+	path := filepath.Join(t.TempDir(), "damaged")
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if places, err := f.Places(0x401020); err == nil || !strings.Contains(err.Error(), ".debug_line") {
+		t.Errorf("Places() = %+v, %v; want an error about .debug_line", places, err)
+	}
+	if _, err := f.Types(); err != nil {
+		t.Errorf("Types() = %v; want those, of which nothing is damaged", err)
+	}
+}
+
 // withoutDebug returns a program whose sections of DWARF have other names.
 func withoutDebug(t *testing.T) []byte {
 	t.Helper()

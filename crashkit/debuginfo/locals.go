@@ -108,7 +108,7 @@ func (m *moment) locator(budget *int) (*locator, error) {
 
 // version returns the version of DWARF that the unit is written in.
 func (u *unit) version(f *File) int {
-	b := f.sections["info"][u.off:]
+	b := f.section("info")[u.off:]
 	if len(b) < 14 {
 		return 0
 	}
@@ -133,7 +133,7 @@ type locator struct {
 // addrx returns an address of the unit's part of .debug_addr.
 func (l *locator) addrx(i uint64) (uint64, bool) {
 	base, _ := l.u.entry.Val(dwarf.AttrAddrBase).(int64)
-	return tableWord(l.f.sections["addr"], uint64(base), i)
+	return tableWord(l.f.section("addr"), uint64(base), i)
 }
 
 // baseType returns the size in bytes, up to 8, and the signedness of a type of numbers.
@@ -180,7 +180,7 @@ func (l *locator) expression(e *dwarf.Entry, a dwarf.Attr) ([]byte, error) {
 	}
 	if f.Class == dwarf.ClassLocList {
 		base, ok := l.u.entry.Val(dwarf.AttrLoclistsBase).(int64)
-		b := l.f.sections["loclists"]
+		b := l.f.section("loclists")
 		if !ok || base < 0 || uint64(base) > uint64(len(b)) || off >= uint64(len(b)-int(base))/4 {
 			return nil, errors.New("a list of locations that is not there")
 		}

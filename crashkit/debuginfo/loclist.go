@@ -17,7 +17,7 @@ func (f *File) locationAt(version int, off, pc, base uint64, addr func(uint64) (
 	if version < 5 {
 		return f.oldLocationAt(off, pc, base)
 	}
-	b := f.sections["loclists"]
+	b := f.section("loclists")
 	if off >= uint64(len(b)) {
 		return nil, errors.New("a list of locations lies behind the end of .debug_loclists")
 	}
@@ -84,7 +84,7 @@ func (f *File) locationAt(version int, off, pc, base uint64, addr func(uint64) (
 
 // oldLocationAt does it for .debug_loc, which there was up to DWARF 4 (2.6.2 there).
 func (f *File) oldLocationAt(off, pc, base uint64) ([]byte, error) {
-	b := f.sections["loc"]
+	b := f.section("loc")
 	if off >= uint64(len(b)) {
 		return nil, errors.New("a list of locations lies behind the end of .debug_loc")
 	}

@@ -40,7 +40,7 @@ func unitLength(b []byte) (n uint64, wide bool, err error) {
 // readAranges returns which unit covers which addresses, by address: from
 // .debug_aranges or, if the compiler does not make that, from the units.
 func (f *File) readAranges() ([]arange, error) {
-	all, err := parseAranges(f.sections["aranges"])
+	all, err := parseAranges(f.section("aranges"))
 	if err != nil {
 		return nil, fmt.Errorf("%s: .debug_aranges: %w", f.Path, err)
 	}
@@ -91,7 +91,7 @@ func parseAranges(b []byte) ([]arange, error) {
 // unitRanges asks every unit for the addresses that it covers.
 func (f *File) unitRanges() ([]arange, error) {
 	var all []arange
-	info := f.sections["info"]
+	info := f.section("info")
 	for off := int64(0); off < int64(len(info)); {
 		n, _, err := unitLength(info[off:])
 		if err != nil {
@@ -157,7 +157,7 @@ func (f *File) unit(off int64) (u *unit, err error) {
 		return u, nil
 	}
 	defer guard(f.Path, &err)
-	info := f.sections["info"]
+	info := f.section("info")
 	if off < 0 || off >= int64(len(info)) {
 		return nil, errUnit
 	}
