@@ -36,7 +36,7 @@ func (r *run) doAnalyze(ctx context.Context) (outcome, error) {
 	if err := debug.SupplyTypes(); err != nil && !errors.Is(err, debuginfo.ErrNone) {
 		return outcome{}, fail(err)
 	}
-	f, err := triage.Facts(ctx, p, path)
+	f, err := triage.Facts(ctx, p, path, debug)
 	if err != nil {
 		return outcome{}, fail(err)
 	}
@@ -72,7 +72,7 @@ func (r *run) report() (outcome, error) {
 	}
 	err = r.ledger.Update(func(l *ledger.Run) {
 		l.Console = report.Excerpt(string(console))
-		l.Artifacts = artifacts(r.dir)
+		l.Artifacts = r.artifacts()
 	})
 	if err != nil {
 		return outcome{}, blame.New(blame.Infrastructure, "write the run's ledger", err)
@@ -85,16 +85,17 @@ func (r *run) report() (outcome, error) {
 }
 
 // artifacts lists what a run's folder has to offer.
-func artifacts(dir string) []ledger.Artifact {
+func (r *run) artifacts() []ledger.Artifact {
 	var all []ledger.Artifact
 	for _, a := range []struct{ path, what string }{
 		{ledger.File, "the record of the run"},
 		{vmcoreFile, "the crashed kernel's memory, for crashkit, crash and drgn"},
 		{consoleFile, "the guest's console"},
+		{r.scenario.Module + ".ko", "the module, with the lines of its source"},
 		{"build.log", "the module's build"},
 		{truthDir, "the guest's own /proc, recorded before the crash"},
 	} {
-		if fi, err := os.Stat(filepath.Join(dir, a.path)); err == nil {
+		if fi, err := os.Stat(filepath.Join(r.dir, a.path)); err == nil {
 			all = append(all, ledger.Artifact{Path: a.path, What: a.what, Size: fi.Size()})
 		}
 	}

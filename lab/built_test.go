@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"crashlab/crashkit"
+	"crashlab/crashkit/debuginfo"
 	"crashlab/internal/deb"
 	"crashlab/internal/rpm"
 	"crashlab/internal/unpack"
@@ -57,7 +58,7 @@ func userStore(t *testing.T) *store.Store {
 // The kernel of the lab, and what others are made of it, crash as the scenario
 // says, and the analyzer agrees with what the guest knew about itself.
 func TestBuiltScenario(t *testing.T) {
-	for _, spec := range []string{"source:6.1", "source:6.1+framepointer", "source:6.1+up"} {
+	for _, spec := range []string{"source:6.1", "source:6.1+framepointer", "source:6.1+up", "source:6.1+nobtf"} {
 		t.Run(spec, func(t *testing.T) {
 			l := testLab(t)
 			l.Settings.Kernel = spec
@@ -70,6 +71,15 @@ func TestBuiltScenario(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer p.Close()
+			vmlinux, err := l.vmlinux(t.Context(), spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			debug := debuginfo.New(p, filepath.Join(dir, vmcoreFile), vmlinux, nil)
+			defer debug.Close()
+			if err := debug.SupplyTypes(); err != nil {
+				t.Error(err)
+			}
 			console, err := os.ReadFile(filepath.Join(dir, consoleFile))
 			if err != nil {
 				t.Fatal(err)

@@ -160,7 +160,7 @@ const (
 	copyDeadline    = 10 * time.Second
 	endDeadline     = 2 * time.Second
 
-	// silence is how long a booting kernel may say nothing. Emulated, it never
-	// does so for more than two or three seconds.
-	silence = time.Second
+	// silence is how long a booting kernel may say nothing. Emulated, it does so
+	// for two or three seconds; a distribution's biggest on a busy machine for twenty.
+	silence = 2 * time.Second
 )

@@ -61,7 +61,7 @@ func (l *Lab) sources(ctx context.Context, spec string, stage *ui.Stage, menu bo
 
 // kernelOptions returns what the settings say about where kernels come from.
 func (l *Lab) kernelOptions() kernels.Options {
-	return kernels.Options{Mirrors: l.Settings.Mirrors, Keys: l.Settings.Keys}
+	return kernels.Options{Mirrors: l.Settings.Mirrors, Ubuntu: l.Settings.Ubuntu, Keys: l.Settings.Keys}
 }
 
 // prepare says how the kernel of spec is built.

@@ -38,7 +38,7 @@ func (l *Lab) KernelList(ctx context.Context, w io.Writer) error {
 			if k.Cached {
 				cached = "yes"
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%.0f MB\t%s\n", k.Plan.Spec, k.Plan.Version, k.Flavour(), float64(k.Plan.Size())/1e6, cached)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%.0f MB\t%s\n", k.Plan.Spec, k.Plan.Version, k.Flavour, float64(k.Plan.Size())/1e6, cached)
 		}
 	}
 	return t.Flush()

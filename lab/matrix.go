@@ -14,8 +14,10 @@ import (
 
 	"crashlab/crashkit"
 	"crashlab/crashkit/command"
+	"crashlab/crashkit/debuginfo"
 	"crashlab/crashkit/kernel"
 	"crashlab/lab/blame"
+	"crashlab/lab/kernels"
 	"crashlab/lab/ledger"
 	"crashlab/lab/store"
 	"crashlab/lab/truth"
@@ -40,6 +42,7 @@ func MatrixRows() []MatrixRow {
 		{Name: "6.1", Spec: "debian", Scenario: "nullderef"},
 		{Name: "6.1-rt", Spec: "debian:6.1-rt-amd64", Scenario: "nullderef"},
 		{Name: "6.12", Spec: "debian@trixie:6.12", Scenario: "sysrq"},
+		{Name: "7.0", Spec: "ubuntu@resolute:7.0", Scenario: "sysrq"},
 		{Name: "7.2-forky", Spec: "debian@forky", Scenario: "sysrq"},
 		{Name: "7.2", Spec: "debian@sid", Scenario: "sysrq"},
 		{Name: "7.3-backports", Spec: "debian@trixie-backports", Scenario: "sysrq"},
@@ -152,7 +155,7 @@ func (l *Lab) matrixRow(ctx context.Context, row MatrixRow, fresh bool) MatrixRe
 	}
 	if dir != "" {
 		if _, serr := os.Stat(filepath.Join(dir, vmcoreFile)); serr == nil {
-			r.examine(ctx, dir)
+			r.examine(ctx, dir, func() (string, error) { return l.vmlinux(ctx, row.Spec) })
 		}
 	}
 	if !r.Passed() {
@@ -203,8 +206,22 @@ func (l *Lab) matrixDump(ctx context.Context, row MatrixRow, fresh bool) (ledger
 	return one.Run(ctx, s)
 }
 
+// vmlinux returns the kernel's file with debug information, "" if there is none.
+func (l *Lab) vmlinux(ctx context.Context, spec string) (string, error) {
+	c, err := store.Open(l.Settings.Cache, l.Log)
+	if err != nil {
+		return "", err
+	}
+	k, err := kernels.New(c, l.Log, nil, l.kernelOptions()).Fetch(ctx, spec)
+	if err != nil {
+		return "", err
+	}
+	return k.VMLinux, nil
+}
+
 // examine opens the dump in dir, compares it with the truth, and runs the commands.
-func (r *MatrixResult) examine(ctx context.Context, dir string) {
+// Vmlinux is asked for if the dump has no types.
+func (r *MatrixResult) examine(ctx context.Context, dir string, vmlinux func() (string, error)) {
 	problem := func(format string, a ...any) { r.Problems = append(r.Problems, fmt.Sprintf(format, a...)) }
 	path := filepath.Join(dir, vmcoreFile)
 	began := time.Now()
@@ -215,6 +232,17 @@ func (r *MatrixResult) examine(ctx context.Context, dir string) {
 		return
 	}
 	defer p.Close()
+	if p.Types.IsEmpty() {
+		file, err := vmlinux()
+		if err != nil {
+			problem("%v", err)
+		}
+		debug := debuginfo.New(p, path, file, nil)
+		defer debug.Close()
+		if err := debug.SupplyTypes(); err != nil {
+			problem("%v", err)
+		}
+	}
 	console, err := os.ReadFile(filepath.Join(dir, consoleFile))
 	if err != nil {
 		problem("%v", err)

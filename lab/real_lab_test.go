@@ -89,6 +89,12 @@ func TestScenarios(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if s.Name == "nullderef" {
+				want := sourceLine(t, "nullderef", "WRITE_ONCE(*READ_ONCE")
+				if got := run.Facts.Panic.Source; got != want {
+					t.Errorf("source = %q; want %q", got, want)
+				}
+			}
 			checked, differences := truth.Compare(os.DirFS(filepath.Join(dir, truthDir, "proc")), string(console), p)
 			for _, d := range differences {
 				t.Errorf("%s", d)
@@ -97,6 +103,21 @@ func TestScenarios(t *testing.T) {
 			checkFilter(t, filepath.Join(dir, vmcoreFile))
 		})
 	}
+}
+
+// sourceLine returns which line of a module's source has text, as FILE:LINE.
+func sourceLine(t *testing.T, module, text string) string {
+	t.Helper()
+	name := module + "/" + module + ".c"
+	b, err := modules.FS.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _, ok := strings.Cut(string(b), text)
+	if !ok {
+		t.Fatalf("%s has no %q", name, text)
+	}
+	return fmt.Sprintf("modules/%s:%d", name, 1+strings.Count(before, "\n"))
 }
 
 // TestTwoAtOnce runs one scenario twice at the same time in one checkout.

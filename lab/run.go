@@ -309,6 +309,13 @@ func (r *run) doModule(ctx context.Context) (outcome, error) {
 		return outcome{}, stageError(blame.Kernel, "build the module "+r.scenario.Module, err)
 	}
 	note := r.scenario.Module + ".ko"
+	ko, err := os.ReadFile(r.module.KO)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(r.dir, note), ko, 0o666)
+	}
+	if err != nil {
+		return outcome{}, blame.New(blame.Infrastructure, "keep the module beside the dump", err)
+	}
 	if len(r.module.Warnings) > 0 {
 		note += "; " + strings.Join(r.module.Warnings, "; ")
 	}

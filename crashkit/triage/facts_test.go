@@ -40,7 +40,7 @@ var register = regexp.MustCompile(`\b(R[A-Z0-9]{2}): (?:0018:)?([0-9a-f]{16})\b`
 
 func TestFacts(t *testing.T) {
 	p := fixture.Open(t)
-	f, err := triage.Facts(context.Background(), p, "vmcore")
+	f, err := triage.Facts(context.Background(), p, "vmcore", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,13 +130,13 @@ func TestFacts(t *testing.T) {
 
 // TestFactsWithoutTypes says that a kernel whose types are not known is read as far as that goes.
 func TestFactsWithoutTypes(t *testing.T) {
-	whole, err := triage.Facts(context.Background(), fixture.Open(t), "vmcore")
+	whole, err := triage.Facts(context.Background(), fixture.Open(t), "vmcore", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := fixture.Open(t)
 	p.SetTypes(ctype.Empty())
-	f, err := triage.Facts(context.Background(), p, "vmcore")
+	f, err := triage.Facts(context.Background(), p, "vmcore", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,14 +154,14 @@ func TestFactsWithoutTypes(t *testing.T) {
 func TestFactsCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if f, err := triage.Facts(ctx, fixture.Open(t), "vmcore"); !errors.Is(err, context.Canceled) || f != nil {
+	if f, err := triage.Facts(ctx, fixture.Open(t), "vmcore", nil); !errors.Is(err, context.Canceled) || f != nil {
 		t.Errorf("Facts = %v, %v; want nil and that it was cancelled", f, err)
 	}
 }
 
 // A dump of which nearly nothing can be read has facts, too: that it can not.
 func TestFactsOfNothing(t *testing.T) {
-	f, err := triage.Facts(context.Background(), coretest.New(t, nil).Open(t), "vmcore")
+	f, err := triage.Facts(context.Background(), coretest.New(t, nil).Open(t), "vmcore", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func TestFactsOfDamagedDumps(t *testing.T) {
 			return
 		}
 		defer p.Close()
-		f, err := triage.Facts(context.Background(), p, path)
+		f, err := triage.Facts(context.Background(), p, path, nil)
 		if err != nil {
 			t.Errorf("Facts: %v", err)
 			return
@@ -223,7 +223,7 @@ func BenchmarkFacts(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := triage.Facts(b.Context(), p, path); err != nil {
+		if _, err := triage.Facts(b.Context(), p, path, nil); err != nil {
 			b.Fatal(err)
 		}
 		if err := p.Close(); err != nil {

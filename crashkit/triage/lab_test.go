@@ -45,7 +45,7 @@ func TestLabKernels(t *testing.T) {
 		{"nobtf", "orc", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, err := triage.Facts(context.Background(), openLab(t, c.name), "vmcore")
+			f, err := triage.Facts(context.Background(), openLab(t, c.name), "vmcore", nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -11,15 +11,16 @@ import (
 	"fmt"
 
 	"crashlab/crashkit"
+	"crashlab/crashkit/debuginfo"
 	"crashlab/crashkit/facts"
 	"crashlab/crashkit/kernel"
 )
 
 // Facts returns all that is known of the crash whose dump, at path, is open as
 // p. What cannot be read is left out and named in Dump.Problems; the only error
-// is that of ctx.
-func Facts(ctx context.Context, p *crashkit.Program, path string) (*facts.Facts, error) {
-	t := &triage{p: p, f: &facts.Facts{}}
+// is that of ctx. Debug may be nil: no line of a source is named then.
+func Facts(ctx context.Context, p *crashkit.Program, path string, debug *debuginfo.Source) (*facts.Facts, error) {
+	t := &triage{p: p, debug: debug, f: &facts.Facts{}}
 	for _, step := range []func(){
 		func() { t.dump(path) },
 		t.log,
@@ -27,6 +28,7 @@ func Facts(ctx context.Context, p *crashkit.Program, path string) (*facts.Facts,
 		t.tasks,
 		t.modules,
 		t.panic,
+		t.sources,
 		t.verdict,
 	} {
 		if err := ctx.Err(); err != nil {
@@ -40,9 +42,10 @@ func Facts(ctx context.Context, p *crashkit.Program, path string) (*facts.Facts,
 
 // triage is the reading of one dump.
 type triage struct {
-	p    *crashkit.Program
-	f    *facts.Facts
-	mods []kernel.Module
+	p     *crashkit.Program
+	debug *debuginfo.Source // nil: none
+	f     *facts.Facts
+	mods  []kernel.Module
 }
 
 // maxProblems bounds what a dump in which everything is wrong makes us say.

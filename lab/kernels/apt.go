@@ -116,9 +116,12 @@ func (a *apt) update(ctx context.Context, retries string) error {
 		if err != nil {
 			return err
 		}
-		source := fmt.Sprintf("Types: deb\nURIs: %s\nSuites: %s\nComponents: main\n"+
-			"Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n", archive, a.suite)
-		if err := os.WriteFile(filepath.Join(fresh, "sources", "debian.sources"), []byte(source), 0o644); err != nil {
+		keys, err := a.of.keyFile(fresh)
+		if err != nil {
+			return err
+		}
+		source := fmt.Sprintf("Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n", archive, a.suite, keys)
+		if err := os.WriteFile(filepath.Join(fresh, "sources", "crashlab.sources"), []byte(source), 0o644); err != nil {
 			return err
 		}
 	}
@@ -148,31 +151,37 @@ func (a *apt) update(ctx context.Context, retries string) error {
 	return os.Rename(fresh, a.private)
 }
 
-// archive returns where the host gets Debian's packages from: other suites are
-// in the same place.
+// archive returns where the distribution's packages are: where the user says,
+// or where the host gets them from, as other suites are in the same place.
 func (a *apt) archive(ctx context.Context) (string, error) {
+	if a.mirror != "" {
+		return a.mirror, nil
+	}
 	out, err := a.exec(ctx, nil, "apt-get", "indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)", "Created-By: Packages")
 	if err != nil {
 		return "", err
 	}
-	if uri := pickArchive(string(out)); uri != "" {
+	if uri := a.of.pickArchive(string(out)); uri != "" {
 		return uri, nil
 	}
-	return "", blame.New(blame.Infrastructure, "find Debian's archive", errors.New("the sources of apt name none")).
-		WithHint("see that %s has a source of Debian's packages", a.etc)
+	e := blame.New(blame.Infrastructure, fmt.Sprintf("find %s's archive", a.of.origin), errors.New("the sources of apt name none"))
+	if a.of.name == "ubuntu" {
+		return "", e.WithHint("set CRASHLAB_UBUNTU to the address of a mirror, such as stands behind URIs: in an Ubuntu's own sources")
+	}
+	return "", e.WithHint("see that %s has a source of %s's packages", a.etc, a.of.origin)
 }
 
-// pickArchive returns the address of Debian's main archive among lines of
+// pickArchive returns the address of the distribution's main archive among lines of
 // ORIGIN|LABEL|ADDRESS. Before the first update apt does not know the first two.
-func pickArchive(lines string) string {
+func (d *distribution) pickArchive(lines string) string {
 	unknown := ""
 	for line := range strings.Lines(lines) {
 		f := strings.Split(strings.TrimSpace(line), "|")
 		switch {
 		case len(f) != 3:
-		case f[0] == "Debian" && f[1] == "Debian":
+		case f[0] == d.origin && f[1] == d.origin:
 			return f[2]
-		case f[0] == "" && unknown == "" && strings.HasSuffix(strings.TrimRight(f[2], "/"), "/debian"):
+		case f[0] == "" && unknown == "" && strings.HasSuffix(strings.TrimRight(f[2], "/"), "/"+d.name):
 			unknown = f[2]
 		}
 	}
@@ -268,7 +277,7 @@ func (a *apt) exec(ctx context.Context, c *execx.Cmd, name string, args ...strin
 	out, err := a.run(ctx, *c)
 	if execx.NotFound(err) {
 		return nil, blame.New(blame.Infrastructure, "kernel "+a.spec, err).
-			WithHint("Debian's kernels need Debian's apt on the host")
+			WithHint("%s's kernels need apt on the host", a.of.origin)
 	}
 	return out, err
 }

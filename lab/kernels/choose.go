@@ -3,7 +3,6 @@ package kernels
 import (
 	"bufio"
 	"cmp"
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -53,41 +52,20 @@ func parseStanzas(text string) ([]stanza, error) {
 	return all, sc.Err()
 }
 
-// flavour is the variant of Debian's kernels that is meant if the spec does
-// not say: small, and with all that a virtual machine needs.
-const flavour = "cloud-amd64"
-
-// flavours are all that a spec can end in.
-var flavours = []string{flavour, "rt-amd64", "amd64"}
-
 // partsOf matches the packages that a kernel consists of. Meta-packages, and
 // packages such as linux-base, have no version in their names. Up to 6.12 the
 // files are in linux-image; from 7.x on they are in linux-binary,
 // linux-modules and linux-base, and linux-image only depends on those.
 var partsOf = regexp.MustCompile(`^linux-(image|headers|kbuild|binary|modules|base)-[0-9].*`)
 
-// imageName takes an image package's name apart: ABI, flavour, unsigned.
-var imageName = regexp.MustCompile(`^linux-image-([0-9].*?)-(cloud-amd64|rt-amd64|amd64)(-unsigned)?$`)
-
-// wanted are the packages that choose has to know about, of all of apt's.
-func wanted(names []string) []string {
-	var w []string
-	for _, n := range names {
-		if n == "linux-image-"+flavour || partsOf.MatchString(n) {
-			w = append(w, n)
-		}
-	}
-	slices.Sort(w)
-	return w
-}
-
 // available is what there is to choose from.
 type available struct {
+	of     *distribution
 	byName map[string][]stanza // newest version first
 }
 
-func newAvailable(all []stanza) *available {
-	av := &available{byName: make(map[string][]stanza)}
+func newAvailable(of *distribution, all []stanza) *available {
+	av := &available{of: of, byName: make(map[string][]stanza)}
 	for _, s := range all {
 		av.byName[s.Package] = append(av.byName[s.Package], s)
 	}
@@ -101,8 +79,8 @@ func newAvailable(all []stanza) *available {
 func (av *available) abis(fl string) []string {
 	var all []string
 	for name := range av.byName {
-		if m := imageName.FindStringSubmatch(name); m != nil && m[2] == fl {
-			all = append(all, m[1])
+		if abi, f, ok := av.of.image(name); ok && f == fl {
+			all = append(all, abi)
 		}
 	}
 	slices.SortFunc(all, func(a, b string) int { return compareVersions(b, a) })
@@ -111,8 +89,9 @@ func (av *available) abis(fl string) []string {
 
 // complete lists the ABIs of the default flavour that can be planned, newest first.
 func (av *available) complete() []string {
-	return slices.DeleteFunc(av.abis(flavour), func(abi string) bool {
-		_, err := av.plan(abi, flavour)
+	fl := av.of.flavours[0]
+	return slices.DeleteFunc(av.abis(fl), func(abi string) bool {
+		_, err := av.plan(abi, fl)
 		return err != nil
 	})
 }
@@ -142,19 +121,19 @@ const debugSuffix = "+debuginfo"
 func debugPackage(release string) string { return "linux-image-" + release + "-dbg" }
 
 func (av *available) chooseKernel(want string) (*Plan, error) {
-	fl := flavour
-	for _, f := range flavours {
+	fl := av.of.flavours[0]
+	for _, f := range av.of.flavours {
 		if w, ok := strings.CutSuffix(want, "-"+f); ok {
 			want, fl = w, f
 			break
 		}
 	}
-	err := errors.New("no such Debian kernel")
+	err := fmt.Errorf("no such %s kernel", av.of.origin)
 	if want == "" {
 		for _, meta := range av.byName["linux-image-"+fl] {
 			for _, d := range dependencies(meta.Depends) {
-				if m := imageName.FindStringSubmatch(d[0].name); m != nil {
-					if p, err := av.plan(m[1], m[2]); err == nil {
+				if abi, f, ok := av.of.image(d[0].name); ok {
+					if p, err := av.plan(abi, f); err == nil {
 						return p, nil
 					}
 				}
@@ -184,13 +163,13 @@ func beginsWith(abi, want string) bool {
 // these depend on.
 func (av *available) plan(abi, fl string) (*Plan, error) {
 	release := abi + "-" + fl
-	image := "linux-image-" + release
-	if len(av.byName[image]) == 0 {
-		image += "-unsigned"
-	}
 	p := &Plan{Release: release}
-	if vs := av.byName[image]; len(vs) > 0 {
-		p.Version = vs[0].Version
+	image := "linux-image-" + release
+	for _, name := range []string{image, image + "-unsigned", "linux-image-unsigned-" + release} {
+		if vs := av.byName[name]; len(vs) > 0 {
+			image, p.Version = name, vs[0].Version
+			break
+		}
 	}
 	todo := []dependency{{name: image}, {name: "linux-headers-" + release, equals: p.Version}}
 	taken := make(map[string]bool)

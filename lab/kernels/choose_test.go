@@ -19,7 +19,10 @@ func suite(t *testing.T, name string) *available {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newAvailable(all)
+	if name == "resolute.txt" {
+		return newAvailable(ubuntuDist, all)
+	}
+	return newAvailable(debianDist, all)
 }
 
 func TestChoose(t *testing.T) {
@@ -30,6 +33,8 @@ func TestChoose(t *testing.T) {
 	sid := []string{"linux-base-7.2.13+deb14-cloud-amd64=7.2.13-1", "linux-binary-7.2.13+deb14-cloud-amd64=7.2.13-1",
 		"linux-headers-7.2.13+deb14-cloud-amd64=7.2.13-1", "linux-headers-7.2.13+deb14-common=7.2.13-1",
 		"linux-image-7.2.13+deb14-cloud-amd64=7.2.13-1", "linux-kbuild-7.2.13+deb14=7.2.13-1", "linux-modules-7.2.13+deb14-cloud-amd64=7.2.13-1"}
+	resolute := []string{"linux-headers-7.0.0-14=7.0.0-14.14", "linux-headers-7.0.0-14-generic=7.0.0-14.14",
+		"linux-image-7.0.0-14-generic=7.0.0-14.14", "linux-modules-7.0.0-14-generic=7.0.0-14.14"}
 	tests := []struct {
 		suite, want       string
 		release, compiler string
@@ -48,6 +53,9 @@ func TestChoose(t *testing.T) {
 		{"bookworm.txt", "6.1-amd64", "6.1.0-56-amd64", "gcc-12", nil},
 		{"sid.txt", "", "7.2.13+deb14-cloud-amd64", "gcc-16", sid},
 		{"sid.txt", "6.12", "6.12.107+deb13-cloud-amd64", "gcc-14", trixie},
+		{"resolute.txt", "", "7.0.0-14-generic", "", resolute},
+		{"resolute.txt", "7.0", "7.0.0-14-generic", "", resolute},
+		{"resolute.txt", "7.0.0-14-generic", "7.0.0-14-generic", "", resolute},
 	}
 	for _, tt := range tests {
 		t.Run(tt.suite+":"+tt.want, func(t *testing.T) {
@@ -84,7 +92,10 @@ func TestChooseNone(t *testing.T) {
 			t.Errorf("choose(%q) = %v, %v; want %q", want, p, err, say)
 		}
 	}
-	if p, err := newAvailable(nil).choose(""); err == nil {
+	if p, err := suite(t, "resolute.txt").choose("6.17"); err == nil || err.Error() != "no such Ubuntu kernel" {
+		t.Errorf("choose(6.17) = %v, %v; want none", p, err)
+	}
+	if p, err := newAvailable(debianDist, nil).choose(""); err == nil {
 		t.Errorf("choose from nothing = %v; want an error", p)
 	}
 }
@@ -115,7 +126,7 @@ Version: 6.5.1-1
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p, err := newAvailable(all).choose(""); err != nil || p.Release != want {
+		if p, err := newAvailable(debianDist, all).choose(""); err != nil || p.Release != want {
 			t.Errorf("with meta-package %q: choose = %v, %v; want %s", meta, p, err, want)
 		}
 	}
@@ -188,13 +199,18 @@ func TestCompareVersions(t *testing.T) {
 
 func TestPickArchive(t *testing.T) {
 	const security, main = "http://mirror.example/debian-security/", "http://mirror.example/debian/"
+	const ubuntu = "http://mirror.example/ubuntu/"
+	lines := "Debian|Debian|" + main + "\nUbuntu|Ubuntu|" + ubuntu + "\n"
+	if got := ubuntuDist.pickArchive(lines); got != ubuntu {
+		t.Errorf("pickArchive(%q) = %q; want %q", lines, got, ubuntu)
+	}
 	for _, tt := range []struct{ name, lines, want string }{
 		{"known", "Debian|Debian-Security|" + security + "\nOther||http://other.example/debian/\nDebian|Debian|" + main + "\n", main},
 		{"before the first update", "||" + security + "\n||" + main + "\n", main},
 		{"none", "Other|Other|http://other.example/\n", ""},
 		{"nothing", "", ""},
 	} {
-		if got := pickArchive(tt.lines); got != tt.want {
+		if got := debianDist.pickArchive(tt.lines); got != tt.want {
 			t.Errorf("%s: pickArchive(%q) = %q; want %q", tt.name, tt.lines, got, tt.want)
 		}
 	}

@@ -24,10 +24,12 @@ import (
 	"crashlab/lab/store"
 )
 
-// debian provides the kernels of Debian's package archive. It uses the host's
-// apt, as whoever runs us: nothing is installed, and no root is needed. apt
-// checks signatures and hashes.
+// debian provides the kernels of the package archives of Debian and of what is
+// made like it. It uses the host's apt, as whoever runs us: nothing is
+// installed, and no root is needed. apt checks signatures and hashes.
 type debian struct {
+	of       *distribution
+	mirror   string // where its packages are; empty: where the host gets them
 	store    *store.Store
 	log      *slog.Logger
 	progress Progress
@@ -37,11 +39,14 @@ type debian struct {
 }
 
 func (d *debian) forms() []Form {
+	if d.of == ubuntuDist {
+		return []Form{{"ubuntu@resolute:7.0", "of Ubuntu, from the mirror that CRASHLAB_UBUNTU names"}}
+	}
 	return []Form{
 		{"debian", "the cloud kernel of the suite that this machine runs"},
 		{"debian:6.1", "the newest 6.1 that apt knows"},
 		{"debian:6.1.0-56", "exactly this one"},
-		{"debian:6.1-rt-amd64", "another flavour than " + flavour + ": amd64, rt-amd64"},
+		{"debian:6.1-rt-amd64", "another flavour than cloud-amd64: amd64, rt-amd64"},
 		{"debian:6.1+debuginfo", "with vmlinux and its debug information, some 300 MB more"},
 		{"debian@trixie:6.12", "from another suite than this machine's"},
 	}
@@ -130,10 +135,10 @@ func (a *apt) available(ctx context.Context) (*available, error) {
 	if err != nil {
 		return nil, err
 	}
-	names := wanted(strings.Fields(string(out)))
+	names := a.of.wanted(strings.Fields(string(out)))
 	if len(names) == 0 {
-		return nil, blame.New(blame.Infrastructure, "kernel "+a.spec, errors.New("apt on this machine knows no Debian kernels")).
-			WithHint("name a suite of Debian: debian@trixie")
+		return nil, blame.New(blame.Infrastructure, "kernel "+a.spec, fmt.Errorf("apt on this machine knows no %s kernels", a.of.origin)).
+			WithHint("name a suite of it: debian@trixie, ubuntu@resolute")
 	}
 	if out, err = a.cache(ctx, append([]string{"show"}, names...)...); err != nil {
 		return nil, err
@@ -142,7 +147,7 @@ func (a *apt) available(ctx context.Context) (*available, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newAvailable(all), nil
+	return newAvailable(a.of, all), nil
 }
 
 // plan asks apt what there is, and chooses.

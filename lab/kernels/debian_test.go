@@ -149,7 +149,7 @@ func (h *host) sources(t *testing.T) (*Sources, *bytes.Buffer) {
 	}
 	src := New(s, l, nil, Options{})
 	src.providers["debian"] = &debian{
-		store: s, log: l, run: h.run, etc: filepath.Join(h.dir, "etc"), lists: filepath.Join(h.dir, "lists"),
+		of: debianDist, store: s, log: l, run: h.run, etc: filepath.Join(h.dir, "etc"), lists: filepath.Join(h.dir, "lists"),
 		progress: func(doing string, done, total int64) {
 			if strings.HasPrefix(doing, "download") {
 				h.progress = append(h.progress, fmt.Sprintf("%s %d%%", doing, 100*done/total))
@@ -460,7 +460,7 @@ func TestList(t *testing.T) {
 			t.Fatalf("List() = %+v, %v; want one kernel", all, err)
 		}
 		k := all[0]
-		if k.Plan.Spec != "debian:6.1.0-1" || k.Plan.Version != "6.1.1-1" || k.Flavour() != "cloud-amd64" || k.Cached != cached {
+		if k.Plan.Spec != "debian:6.1.0-1" || k.Plan.Version != "6.1.1-1" || k.Flavour != "cloud-amd64" || k.Cached != cached {
 			t.Errorf("List() = %+v, %+v; want cached: %v", k, k.Plan, cached)
 		}
 		if _, err := s.Fetch(t.Context(), k.Plan.Spec); err != nil {

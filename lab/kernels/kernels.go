@@ -106,6 +106,7 @@ type Sources struct {
 // Options are what a user may choose about where kernels come from.
 type Options struct {
 	Mirrors []string // of kernel.org; empty: its own; NoMirrors: none
+	Ubuntu  string   // where Ubuntu's packages are; empty: where the host's apt gets them
 	Keys    string   // folder of the keys that RPM packages must be signed with; empty: they need not be
 }
 
@@ -119,11 +120,16 @@ func New(s *store.Store, log *slog.Logger, progress Progress, o Options) *Source
 		progress = func(string, int64, int64) {}
 	}
 	log = log.With("layer", "kernels")
-	d := &debian{store: s, log: log, progress: progress, run: execx.Run, etc: "/etc/apt", lists: "/var/lib/apt/lists"}
+	apt := func(of *distribution, mirror string) *debian {
+		return &debian{
+			of: of, mirror: mirror, store: s, log: log, progress: progress, run: execx.Run, etc: "/etc/apt", lists: "/var/lib/apt/lists",
+		}
+	}
+	d := apt(debianDist, "")
 	build := func(t treeSource) provider { return &built{store: s, log: log, progress: progress, trees: t} }
 	org := newOrgTrees(s, log, progress, o.Mirrors)
 	return &Sources{store: s, log: log, providers: map[string]provider{
-		"debian": d,
+		"debian": d, "ubuntu": apt(ubuntuDist, o.Ubuntu),
 		"source": build(releasedTrees{org, debianTrees{d}, log}), "source@kernel.org": build(org), "source@debian": build(debianTrees{d}),
 		"rpm": newRPMs(s, log, progress, o.Keys),
 		"dir": build(ownTrees{}), "git": build(gitTrees{s}),
@@ -133,7 +139,7 @@ func New(s *store.Store, log *slog.Logger, progress Progress, o Options) *Source
 // Forms lists the specs that are understood.
 func (s *Sources) Forms() []Form {
 	var f []Form
-	for _, name := range []string{"debian", "source", "source@kernel.org", "source@debian", "rpm", "dir", "git"} {
+	for _, name := range []string{"debian", "ubuntu", "source", "source@kernel.org", "source@debian", "rpm", "dir", "git"} {
 		f = append(f, s.providers[name].forms()...)
 	}
 	return f
@@ -216,7 +222,7 @@ func (s *Sources) get(ctx context.Context, p provider, plan *Plan) (*Kernel, err
 func (s *Sources) provider(spec string) (p provider, want string, err error) {
 	name, want, _ := strings.Cut(spec, ":")
 	p, ok := s.providers[name]
-	if base, _, _ := strings.Cut(name, "@"); !ok && base == "debian" { // of a suite
+	if base, _, _ := strings.Cut(name, "@"); !ok && (base == "debian" || base == "ubuntu") { // of a suite
 		p, ok = s.providers[base]
 	}
 	if !ok {

@@ -28,8 +28,8 @@ func TestFetchDefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if k.Release != plan.Release || !strings.HasSuffix(k.Release, "-"+flavour) {
-		t.Errorf("release = %q; want %q, of flavour %s", k.Release, plan.Release, flavour)
+	if k.Release != plan.Release || !strings.HasSuffix(k.Release, "-cloud-amd64") {
+		t.Errorf("release = %q; want %q, of flavour %s", k.Release, plan.Release, "cloud-amd64")
 	}
 	if !strings.Contains(k.Compiler, plan.Compiler) || plan.Compiler == "" {
 		t.Errorf("compiler = %q; want the %q that the headers ask for", k.Compiler, plan.Compiler)

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"strings"
 
 	"crashlab/lab/blame"
 )
@@ -21,6 +20,9 @@ type Listed struct {
 	Suite  string // "": of the host
 	Plan   *Plan  // Spec names exactly this one
 	Cached bool   // it is in the store
+
+	// Flavour is the variant: cloud-amd64, rt-amd64 or amd64.
+	Flavour string
 }
 
 // List returns the kernels of a suite of Debian, the newest first, of all
@@ -43,33 +45,23 @@ func (s *Sources) List(ctx context.Context, suite string) ([]Listed, error) {
 		return nil, err
 	}
 	var all []Listed
-	for _, fl := range flavours {
+	for _, fl := range av.of.flavours {
 		for _, abi := range av.abis(fl) {
 			p, err := av.plan(abi, fl)
 			if err != nil {
 				continue // it has no headers: no spec can name it
 			}
 			p.Spec = spec + ":" + abi
-			if fl != flavour {
+			if fl != av.of.flavours[0] {
 				p.Spec += "-" + fl
 			}
 			_, err = os.Stat(s.store.Path(planKey(p)))
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return nil, blame.New(blame.Infrastructure, "look into the cache", err)
 			}
-			all = append(all, Listed{Suite: suite, Plan: p, Cached: err == nil})
+			all = append(all, Listed{Suite: suite, Plan: p, Cached: err == nil, Flavour: fl})
 		}
 	}
 	slices.SortStableFunc(all, func(a, b Listed) int { return compareVersions(b.Plan.Version, a.Plan.Version) })
 	return all, nil
-}
-
-// Flavour returns the variant of a Debian kernel: cloud-amd64, rt-amd64 or amd64.
-func (l *Listed) Flavour() string {
-	for _, f := range flavours {
-		if strings.HasSuffix(l.Plan.Release, "-"+f) {
-			return f
-		}
-	}
-	return ""
 }

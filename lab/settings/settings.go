@@ -26,6 +26,7 @@ type Settings struct {
 	Install string        // "auto": install what the host lacks if that needs no password; "never"
 	Mirrors []string      // folders with kernel.org's releases; "none": do not ask; empty: those of kernel.org
 	Keys    string        // folder of the keys that RPM packages must be signed with; empty: they need not be
+	Ubuntu  string        // where Ubuntu's packages are; empty: where the host's apt gets them
 	Cache   string        // folder of kernels, modules and images, reused by all runs
 	Runs    string        // folder that gets one folder for each run
 	QEMU    string        // the QEMU program
@@ -35,7 +36,7 @@ type Settings struct {
 
 // names are the settings' names in the file; CRASHLAB_ and the upper-case name
 // is the environment variable.
-var names = []string{"kernel", "arch", "accel", "install", "mirrors", "keys", "cache", "runs", "qemu", "timeout", "verbose"}
+var names = []string{"kernel", "arch", "accel", "install", "mirrors", "keys", "ubuntu", "cache", "runs", "qemu", "timeout", "verbose"}
 
 // Load reads the settings; dir is where crashlab.yaml may stand.
 func Load(dir string) (Settings, error) {
@@ -53,6 +54,7 @@ func Load(dir string) (Settings, error) {
 	v.SetDefault("install", "auto")
 	v.SetDefault("mirrors", "")
 	v.SetDefault("keys", "")
+	v.SetDefault("ubuntu", "")
 	v.SetDefault("cache", filepath.Join(cache, "crashlab"))
 	v.SetDefault("runs", "runs")
 	v.SetDefault("qemu", "qemu-system-x86_64")
@@ -73,16 +75,19 @@ func Load(dir string) (Settings, error) {
 	}
 	s := Settings{
 		Kernel: v.GetString("kernel"), Arch: v.GetString("arch"), Accel: v.GetString("accel"), Install: v.GetString("install"),
-		Keys: v.GetString("keys"), QEMU: v.GetString("qemu"), Verbose: v.GetBool("verbose"),
+		Ubuntu: v.GetString("ubuntu"), Keys: v.GetString("keys"), QEMU: v.GetString("qemu"), Verbose: v.GetBool("verbose"),
 	}
 	s.Mirrors = strings.Fields(strings.ReplaceAll(strings.Join(v.GetStringSlice("mirrors"), " "), ",", " "))
 	for _, m := range s.Mirrors {
-		if u, err := url.Parse(m); m != "none" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+		if m != "none" && !isAddress(m) {
 			return Settings{}, usage(fmt.Errorf("mirrors: %q is not an address such as https://cdn.kernel.org/pub/linux/kernel", m))
 		}
 	}
 	if !slices.Contains([]string{"x86-64", "arm64"}, s.Arch) {
 		return Settings{}, usage(fmt.Errorf("arch is %q: it may be x86-64 or arm64", s.Arch))
+	}
+	if s.Ubuntu != "" && !isAddress(s.Ubuntu) {
+		return Settings{}, usage(fmt.Errorf("ubuntu: %q is not the address of a mirror", s.Ubuntu))
 	}
 	if !slices.Contains([]string{"auto", "tcg", "kvm"}, s.Accel) {
 		return Settings{}, usage(fmt.Errorf("accel is %q: it may be auto, tcg or kvm", s.Accel))
@@ -100,4 +105,9 @@ func Load(dir string) (Settings, error) {
 		return Settings{}, usage(err)
 	}
 	return s, nil
+}
+
+func isAddress(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }

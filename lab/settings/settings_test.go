@@ -25,6 +25,9 @@ func TestLoad(t *testing.T) {
 		}},
 		{name: "environment beats file", file: "kernel: debian:6.12\n", env: map[string]string{"CRASHLAB_KERNEL": "debian:6.1"},
 			check: func(s Settings) bool { return s.Kernel == "debian:6.1" }},
+		{name: "mirror of Ubuntu", env: map[string]string{"CRASHLAB_UBUNTU": "http://a/ubuntu"}, check: func(s Settings) bool {
+			return s.Ubuntu == "http://a/ubuntu"
+		}},
 		{name: "mirrors", file: "mirrors: [https://a/kernel, http://b]\n", check: func(s Settings) bool {
 			return slices.Equal(s.Mirrors, []string{"https://a/kernel", "http://b"})
 		}},

@@ -96,9 +96,6 @@ func (v *verdict) crash(run *ledger.Run) {
 	if where == "" && p.Symbol != "" {
 		where = place(p.Symbol, p.Offset, p.Module)
 	}
-	if p.Source != "" {
-		where += " at " + p.Source
-	}
 	v.field("what", what)
 	v.field("where", where)
 	v.field("why", f.Verdict.Why)
@@ -135,14 +132,19 @@ func (v *verdict) frame(fr facts.Frame) {
 		module = "[" + clean(fr.Module) + "]"
 	}
 	name = truncate(clean(name), v.width-4-columns(module)-1)
-	switch {
-	case fr.Exception:
-		v.line("  " + v.p.red(v.mark("▶ ", "> ")) + v.p.bold(name) + " " + v.p.cyan(module))
-	case module != "":
-		v.line("    " + name + " " + v.p.cyan(module))
-	default:
-		v.line("    " + name)
+	line := "    " + name
+	if fr.Exception {
+		line = "  " + v.p.red(v.mark("▶ ", "> ")) + v.p.bold(name)
 	}
+	used := 4 + columns(name)
+	if module != "" {
+		line += " " + v.p.cyan(module)
+		used += 1 + columns(module)
+	}
+	if source := clean(fr.Source); source != "" && used+2+columns(source) <= v.width {
+		line += "  " + v.p.dim(source)
+	}
+	v.line(line)
 }
 
 func place(symbol string, offset uint64, module string) string {
