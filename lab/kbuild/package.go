@@ -160,20 +160,24 @@ func (o *object) debs(ctx context.Context, release string) ([]string, error) {
 	// the debug information by xz would take longer than all else.
 	args := []string{"bindeb-pkg", "DPKG_FLAGS=-d", "KDEB_PKGVERSION=" + release + "-1", "KDEB_COMPRESS=gzip"}
 	_, err := o.compile(ctx, packageLog, "pack", args...)
-	made, lerr := o.listedDebs()
-	if err != nil {
-		for _, f := range made {
-			os.Remove(f)
+	listed, lerr := o.listedDebs()
+	var made []string
+	for _, f := range listed {
+		if name, ok := strings.CutSuffix(f, ".buildinfo"); ok {
+			os.Remove(name + ".changes") // for an archive of packages, which needs both
+		} else if err == nil {
+			made = append(made, f)
+			continue
 		}
-		return nil, err
+		os.Remove(f)
 	}
-	if lerr != nil {
-		return nil, lerr
+	if err := errors.Join(err, lerr); err != nil {
+		return nil, err
 	}
 	return made, os.RemoveAll(filepath.Join(o.dir, "debian"))
 }
 
-// listedDebs returns the packages that are made or begun.
+// listedDebs returns the packages that are made or begun, and what describes them.
 func (o *object) listedDebs() ([]string, error) {
 	list := filepath.Join(o.dir, "debian/files")
 	text, err := os.ReadFile(list)
