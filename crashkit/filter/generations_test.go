@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"crashlab/crashkit"
@@ -99,6 +100,51 @@ func TestGenerationsAnswers(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestMakedumpfile compares, page by page, with what makedumpfile left out of a
+// dump of a kernel that it knows.
+func TestMakedumpfile(t *testing.T) {
+	p := fixture.OpenGeneration(t, "5.10")
+	cfg := dump.ConfigOf(p.Image)
+	cfg.Keep = nil
+	kinds, err := filter.Classify(reopen(t, cfg, filled{p.Image}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(fixture.Path(t, "5.10.excluded"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := make(map[filter.Level]map[addr.PFN]bool)
+	for line := range strings.Lines(string(b)) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		var level filter.Level
+		var first, n addr.PFN
+		if _, err := fmt.Sscanf(line, "%d %x %x", &level, &first, &n); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if want[level] == nil {
+			want[level] = make(map[addr.PFN]bool)
+		}
+		for pfn := first; pfn < first+n; pfn++ {
+			want[level][pfn] = true
+		}
+	}
+	for _, level := range []filter.Level{filter.ExcludeCache, filter.ExcludeUser, filter.ExcludeFree} {
+		if len(want[level]) < 1000 {
+			t.Errorf("makedumpfile -d %d left out %d pages; want more to compare", level, len(want[level]))
+		}
+		for _, r := range p.Image.Ranges() {
+			for pfn := addr.PFN(r.Start / 4096); pfn < addr.PFN(r.End()/4096); pfn++ {
+				if got := level.Excludes(kinds.Kind(pfn)); got != want[level][pfn] {
+					t.Fatalf("level %d: page %#x is left out: %v; makedumpfile: %v", level, uint64(pfn), got, want[level][pfn])
+				}
+			}
+		}
 	}
 }
 
