@@ -20,15 +20,15 @@ const (
 // variables of one frame: callers may depend on their callers.
 const maxEntries = 256
 
-// opEntryRegister is whether an expression is one register and nothing else.
-func opEntryRegister(expr []byte) bool {
+// isRegister reports whether an expression is one register and nothing else.
+func isRegister(expr []byte) bool {
 	return len(expr) == 1 && expr[0] >= 0x50 && expr[0] <= 0x6f || len(expr) > 1 && expr[0] == 0x90
 }
 
 // entryValue returns what a register had when the function was called.
 func (l *locator) entryValue(expr []byte) (uint64, error) {
 	m := l.m.caller
-	if *l.budget--; *l.budget < 0 || m == nil || m.back == 0 || !opEntryRegister(expr) {
+	if *l.budget--; *l.budget < 0 || m == nil || m.back == 0 || !isRegister(expr) {
 		return 0, ErrEntryValue
 	}
 	caller, err := m.locator(l.budget)

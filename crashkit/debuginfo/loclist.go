@@ -108,7 +108,7 @@ func (f *File) oldLocationAt(off, pc, base uint64) ([]byte, error) {
 	return nil, errors.New("a list of locations has no end")
 }
 
-// word reads a word of a table of addresses.
+// tableWord returns word i of a table that begins at base in b.
 func tableWord(b []byte, base, i uint64) (uint64, bool) {
 	n := uint64(len(b))
 	if base > n || i >= (n-base)/8 {

@@ -263,8 +263,11 @@ func (s *Source) kernelFrom(pack string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := os.Stat(to); err == nil {
-		return to, nil
+	if f, err := Open(to); err == nil {
+		whole := f.BuildID == id
+		if err := f.Close(); err == nil && whole {
+			return to, nil
+		}
 	}
 	release, _ := s.p.Info.Get("OSRELEASE") // only to be compared
 	err = s.unpackFiles(pack, 1, func(name string) string {
