@@ -123,7 +123,7 @@ func walkCPIO(r io.Reader, fn func(unpack.Entry, io.Reader) error) error {
 			links[h.Inode] = append(links[h.Inode], e)
 			continue
 		}
-		if err := fn(e, &exactly{cr, h.Size}); err != nil {
+		if err := fn(e, &exactly{cr, e.Size}); err != nil {
 			return err
 		}
 		if e.Mode.IsRegular() && h.Links > 1 {
