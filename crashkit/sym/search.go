@@ -19,7 +19,9 @@ var ErrNoKallsyms = errors.New("kallsyms was not found")
 // where the tables are.
 //
 // scripts/kallsyms.c writes the tables in one go. Until v6.3 their order is
-// offsets, relative base, number, names, markers, token table and token index;
+// offsets, relative base, number, names, markers, token table and token index,
+// and since commit 60443c88f3a8 ("kallsyms: Improve the performance of
+// kallsyms_lookup_name()") (in v6.2, and in v6.1.y) the order of names before the token table;
 // since Linux commit 404bad70fcf7 ("scripts/kallsyms: change the output order")
 // (in v6.4) offsets and base stand after the token index. The token table is what
 // can be recognized: the characters of names stand for themselves, so that ten
@@ -27,6 +29,7 @@ var ErrNoKallsyms = errors.New("kallsyms was not found")
 func FindKallsyms(m Memory, start addr.Virt, size uint64, anchorName string, anchor addr.Virt) ([]Symbol, KallsymsTables, error) {
 	const piece = 1 << 20
 	var last error
+	tries := 0
 	buf := make([]byte, min(piece, size)+uint64(len(digits)))
 	for off := uint64(0); off < size; off += piece {
 		readAvailable(m, start+addr.Virt(off), buf)
@@ -36,6 +39,9 @@ func FindKallsyms(m Memory, start addr.Virt, size uint64, anchorName string, anc
 				break
 			}
 			from += i + 1
+			if tries++; tries > maxTries {
+				return nil, KallsymsTables{}, fmt.Errorf("%w: more than %d places look like it", ErrNoKallsyms, maxTries)
+			}
 			t, err := tablesAround(m, start+addr.Virt(off)+addr.Virt(from-1))
 			if err != nil {
 				last = err
@@ -54,6 +60,9 @@ func FindKallsyms(m Memory, start addr.Virt, size uint64, anchorName string, anc
 	}
 	return nil, KallsymsTables{}, fmt.Errorf("%w in %d MiB from %v", ErrNoKallsyms, size>>20, start)
 }
+
+// maxTries bounds the places that are looked at: a kernel has one or two.
+const maxTries = 256
 
 // digits are the tokens of the digits. "0" follows a NUL, the end of "/".
 var digits = []byte("\x000\x001\x002\x003\x004\x005\x006\x007\x008\x009\x00")
@@ -116,34 +125,62 @@ func tablesAround(m Memory, v addr.Virt) (KallsymsTables, error) {
 // names.
 const markerEvery = 256
 
+// seqBytes is what each symbol takes in the order of names.
+const seqBytes = 3
+
+// maxSeqs bounds the symbols whose order is looked past.
+const maxSeqs = 1 << 20
+
+// lastBlock is what the last block of names can take at most, in bytes.
+const lastBlock = markerEvery * (2 + 512)
+
 // namesBefore sets the places of the number of symbols and of their names, by
-// the markers that end where the token table begins.
+// the markers that end where the token table begins, or before the order of names.
 func namesBefore(m Memory, t *KallsymsTables) error {
-	// All markers, and before them what the names' last block can be at most.
-	const tail = markerEvery * (2 + 512)
-	area := make([]byte, 4*(maxSyms/markerEvery)+tail)
+	area := make([]byte, lastBlock+4*(maxSyms/markerEvery)+seqBytes*maxSeqs)
 	top := t.TokenTable &^ 3
 	base := top - addr.Virt(len(area))
 	readAvailable(m, base, area)
-	word := func(i int) uint32 { return binary.LittleEndian.Uint32(area[i:]) }
-
-	i := len(area) - 4
-	if word(i) == 0 { // padding, or the only marker
-		if word(i-4) != 0 {
-			i -= 4
+	if first, n, ok := markersBefore(area); ok && namesOf(m, t, area, base, first, n) {
+		return nil
+	}
+	for gap := 8; gap < seqBytes*maxSeqs; gap += 8 {
+		// What is between holds as many symbols as the markers say.
+		first, n, ok := markersBefore(area[:len(area)-gap])
+		if ok && gap > seqBytes*markerEvery*(n-1) && gap < seqBytes*markerEvery*n+8 && namesOf(m, t, area, base, first, n) {
+			return nil
 		}
 	}
-	n := 1
-	lastMarker := word(i)
-	for ; word(i) != 0; n++ {
-		if i < tail || word(i-4) >= word(i) {
-			return errors.New("no markers stand before the token table")
+	return errors.New("no markers and names stand before the token table")
+}
+
+// markersBefore returns where in area the first of the markers is that end with
+// it, but for padding, and how many they are.
+func markersBefore(area []byte) (first, n int, ok bool) {
+	word := func(i int) uint32 { return binary.LittleEndian.Uint32(area[i:]) }
+	i := len(area) - 4
+	if i < lastBlock {
+		return 0, 0, false
+	}
+	if word(i) == 0 && word(i-4) != 0 { // padding; else the only marker
+		i -= 4
+	}
+	for n = 1; word(i) != 0; n++ {
+		if i < lastBlock || word(i-4) >= word(i) {
+			return 0, 0, false
 		}
 		i -= 4
 	}
-	// area[i] is the first marker; the last block of names ends before it.
-	high := base + addr.Virt(i) - addr.Virt(lastMarker)
-	for names := high &^ 3; names+tail > high; names -= 4 {
+	return i, n, true
+}
+
+// namesOf sets the places of the names and their number by n markers, the first
+// of which is at area[first]. Area begins at base.
+func namesOf(m Memory, t *KallsymsTables, area []byte, base addr.Virt, first, n int) bool {
+	word := func(i int) uint32 { return binary.LittleEndian.Uint32(area[i:]) }
+	// The last block of names ends before the markers.
+	high := base + addr.Virt(first) - addr.Virt(word(first+4*(n-1)))
+	for names := high &^ 3; names+lastBlock > high; names -= 4 {
 		for _, align := range []addr.Virt{4, 8} {
 			if names%align != 0 {
 				continue
@@ -156,14 +193,14 @@ func namesBefore(m Memory, t *KallsymsTables) error {
 			if count == 0 || (uint64(count)+markerEvery-1)/markerEvery != uint64(n) {
 				continue
 			}
-			if n > 1 && !blockEnds(m, names, binary.LittleEndian.Uint32(area[i+4:])) {
+			if n > 1 && !blockEnds(m, names, word(first+4)) {
 				continue
 			}
 			t.NumSyms, t.Names = names-align, names
-			return nil
+			return true
 		}
 	}
-	return errors.New("no names stand before the markers")
+	return false
 }
 
 // blockEnds reports whether the first names from at take so many bytes.

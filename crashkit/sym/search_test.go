@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -19,6 +20,11 @@ const imageAt addr.Virt = 0xffffffff81000000
 // rodata lays the tables out as a kernel's read-only data has them, somewhere
 // behind the image's start, in the order until v6.3 or since.
 func rodata(syms []sym.Symbol, e coretest.Encoding, old bool, align int) []byte {
+	return layOut(syms, e, old, false, align)
+}
+
+// layOut is rodata, with the order of names before the token table if seqs.
+func layOut(syms []sym.Symbol, e coretest.Encoding, old, seqs bool, align int) []byte {
 	image := make([]byte, 3<<20+0x1238)
 	pad := func(n int) {
 		for len(image)%n != 0 {
@@ -42,7 +48,12 @@ func rodata(syms []sym.Symbol, e coretest.Encoding, old bool, align int) []byte 
 		image = binary.LittleEndian.AppendUint32(image, k.NumSyms)
 		for _, part := range [][]byte{k.Names, k.Markers, k.TokenTable, k.TokenIndex} {
 			pad(align)
-			image = append(image, part...)
+			if image = append(image, part...); seqs && &part[0] == &k.Markers[0] {
+				pad(align)
+				for i := range syms { // by no order that counts: what is in there is not read
+					image = append(image, byte(i>>16), byte(i*7>>8), byte(i*7))
+				}
+			}
 		}
 		if !old {
 			pad(align)
@@ -83,6 +94,10 @@ func TestFindKallsyms(t *testing.T) {
 		{"absolute, since 6.4", coretest.Absolute, 1000, false, 8},
 		{"per-cpu, 5.10", coretest.AbsolutePerCPU, 1000, true, 8},
 		{"base relative, 5.10", coretest.BaseRelative, 999, true, 8},
+		{"base relative, 6.1.y", coretest.BaseRelative, 1001, true, 8},
+		{"even, 6.1.y", coretest.BaseRelative, 1300, true, 8},
+		{"many, 6.1.y", coretest.BaseRelative, 40000, true, 8},
+		{"one block, 6.1.y", coretest.BaseRelative, 100, true, 8},
 		{"base relative, 6.12", coretest.BaseRelative, 1001, false, 8},
 		{"place relative, 7.2", coretest.PlaceRelative, 1000, false, 4},
 		// More names than the markers and the last block take.
@@ -94,7 +109,7 @@ func TestFindKallsyms(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			syms := manySyms(c.n)
-			image := rodata(syms, c.e, c.old, c.align)
+			image := layOut(syms, c.e, c.old, strings.HasSuffix(c.name, "6.1.y"), c.align)
 			got, _, err := sym.FindKallsyms(memory{imageAt: image}, imageAt, uint64(len(image)), "_stext", relBase)
 			if err != nil {
 				t.Fatalf("FindKallsyms: %v", err)
