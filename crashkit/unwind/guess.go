@@ -56,7 +56,7 @@ func (w *walker) framePointer(s state) (state, error) {
 }
 
 // maxSteps bounds how many frames are looked at to find the one where a stack goes on.
-const maxSteps = 4 * maxFrames
+const maxSteps = 4096
 
 // scan looks for the caller of s among the words on the rest of the stack that s is on:
 // the first return address from which the stack can be followed to its end, which is
@@ -92,7 +92,7 @@ func (w *walker) scan(s state, emit func(state)) *arch.Regs {
 		}
 		all = append(all, c)
 		var rest []state
-		user, _, err := newWalker(w.m, w.task, w.own).exact(c, min(steps, maxFrames), func(s state) { rest = append(rest, s) })
+		user, _, err := newWalker(w.m, w.task, w.own).exact(c, steps, func(s state) { rest = append(rest, s) })
 		if steps -= len(rest); err == nil {
 			for _, s := range rest {
 				emit(s)
