@@ -74,6 +74,38 @@ func TestLabKernels(t *testing.T) {
 	}
 }
 
+// TestLabInterrupt reads a crash in an interrupt, on a kernel with frame pointers. The
+// kernel's own trace has all but the callers of two functions that have no frame.
+func TestLabInterrupt(t *testing.T) {
+	f, err := triage.Facts(context.Background(), openLab(t, "irqcrash"), "vmcore", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, want, callers []string
+	for _, fr := range f.Panic.Frames[1:] {
+		if fr.How == "prologue" {
+			callers = append(callers, fr.Symbol)
+			continue
+		}
+		got = append(got, fmt.Sprintf("%s %s+%#x %t", fr.Stack, fr.Symbol, fr.Offset, fr.Exception))
+	}
+	for _, l := range f.Panic.KernelTrace {
+		if l.Reliable {
+			want = append(want, fmt.Sprintf("%s %s+%#x %t", l.Stack, l.Symbol, l.Offset, l.Exception))
+		}
+	}
+	if d := cmp.Diff(want, got); d != "" || len(want) < 15 {
+		t.Errorf("stack (-kernel's trace +ours):\n%s", d)
+	}
+	// As the module's source has it.
+	if d := cmp.Diff([]string{"__hrtimer_run_queues", "irqcrash_init"}, callers); d != "" {
+		t.Errorf("what called hello_interrupt and hello_wait (-want +got):\n%s", d)
+	}
+	if f.Panic.Symbol != "hello_interrupt" || f.Panic.Frames[0].Stack != "IRQ" {
+		t.Errorf("crashed at %s on the stack %s; want hello_interrupt on IRQ", f.Panic.Symbol, f.Panic.Frames[0].Stack)
+	}
+}
+
 // TestLabStacks compares the stacks of all tasks that did not run any more with the
 // guest's own /proc/PID/stack, which leaves out the scheduler.
 func TestLabStacks(t *testing.T) {
