@@ -50,9 +50,7 @@ func TestLabFragments(t *testing.T) {
 			t.Errorf("%s contradiction: %v", arch, c)
 		}
 		for _, l := range m.Config.Missing(LabNeeds()) {
-			// The stacks of arm64 have frame pointers without an option, and its
-			// console is another one.
-			if arch != "" && (l.AnyOf[0] == "UNWINDER_ORC" || l.AnyOf[0] == "SERIAL_8250_CONSOLE") {
+			if arch != "" && l.AnyOf[0] == "UNWINDER_ORC" { // frame pointers are not to be asked for
 				continue
 			}
 			t.Errorf("%s %v", arch, l)

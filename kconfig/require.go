@@ -25,7 +25,7 @@ func LabNeeds() []Need {
 		{AnyOf: []string{"PROC_FS"}, BuiltIn: true, Vital: true, Without: "there is no /proc to read the truth from"},
 		{AnyOf: []string{"SYSFS"}, BuiltIn: true, Vital: true, Without: "there is no /sys/kernel/kexec_crash_loaded to check"},
 		{AnyOf: []string{"PRINTK"}, BuiltIn: true, Vital: true, Without: "the kernel says nothing when it crashes"},
-		{AnyOf: []string{"SERIAL_8250_CONSOLE"}, BuiltIn: true, Vital: true, Without: "there is no console on ttyS0"},
+		{AnyOf: []string{"SERIAL_8250_CONSOLE", "SERIAL_AMBA_PL011_CONSOLE"}, BuiltIn: true, Vital: true, Without: "there is no console on ttyS0, or on arm64's ttyAMA0"},
 		{AnyOf: []string{"VIRTIO_PCI", "VIRTIO_MMIO"}, Vital: true, Without: "the guest sees none of its virtio devices"},
 		{AnyOf: []string{"VIRTIO_BLK"}, Vital: true, Without: "the guest has no disk for the dump"},
 		{AnyOf: []string{"VIRTIO_CONSOLE"}, Without: "the agent has to talk over the serial console"},

@@ -167,7 +167,9 @@ func describe(w io.Writer, k *kernels.Kernel) error {
 	if r != nil {
 		row("build ID", "%s", r.BuildID)
 		row("fragments", "%s", strings.Join(r.Fragments, " "))
-		row("compression", "%s", r.Compression)
+		if r.Compression != "" {
+			row("compression", "%s", r.Compression)
+		}
 		row("built in", "%v, %v of processor time, %d files compiled", r.Wall.Round(time.Second), r.CPU.Round(time.Second), r.Compiled)
 		for _, o := range r.Overrides {
 			row("override", "%s", o)
