@@ -63,13 +63,6 @@ var damageCommands = []string{
 // pages left out. They may answer what they like, but they must answer, in
 // bounded time and memory, and what is missing must be an error.
 func TestDamage(t *testing.T) {
-	rounds := 8 * 7 // eight kinds of damage to each dump
-	if s := os.Getenv("CRASHKIT_DAMAGE_ROUNDS"); s != "" {
-		var err error
-		if rounds, err = strconv.Atoi(s); err != nil {
-			t.Fatal(err)
-		}
-	}
 	dumps, err := filepath.Glob(filepath.Join(filepath.Dir(fixture.Path(t, fixture.NullDeref)), "*.vmcore"))
 	if err != nil || len(dumps) == 0 {
 		t.Fatalf("no dumps to damage: %v", err)
@@ -85,6 +78,12 @@ func TestDamage(t *testing.T) {
 	for _, name := range fixture.Generations() {
 		dumps = append(dumps, name)
 		whole = append(whole, fixture.Generation(t, name))
+	}
+	rounds := 8 * len(dumps) // eight kinds of damage to each
+	if s := os.Getenv("CRASHKIT_DAMAGE_ROUNDS"); s != "" {
+		if rounds, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for round := range rounds {
 		r := rand.New(rand.NewPCG(1, uint64(round)))
