@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"crashlab/crashkit"
+	"crashlab/crashkit/facts"
 	"crashlab/internal/execx"
 	"crashlab/lab/blame"
 	"crashlab/lab/kernels"
@@ -89,10 +90,17 @@ func TestScenarios(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if s.Name == "nullderef" {
+			switch s.Name {
+			case "nullderef":
 				want := sourceLine(t, "nullderef", "WRITE_ONCE(*READ_ONCE")
 				if got := run.Facts.Panic.Source; got != want {
 					t.Errorf("source = %q; want %q", got, want)
+				}
+			case "irqcrash": // what cpu_relax comes to is inlined
+				want := sourceLine(t, "irqcrash", "cpu_relax();")
+				i := slices.IndexFunc(run.Facts.Panic.Frames, func(f facts.Frame) bool { return f.Symbol == "hello_wait" })
+				if i < 0 || run.Facts.Panic.Frames[i].Source != want {
+					t.Errorf("frame %d is hello_wait, of the frames %+v; want it at %q", i, run.Facts.Panic.Frames, want)
 				}
 			}
 			checked, differences := truth.Compare(os.DirFS(filepath.Join(dir, truthDir, "proc")), string(console), p)

@@ -27,15 +27,17 @@ func (t *triage) sources() {
 	}
 }
 
-// source returns the line that the code at ip comes from; of an inlined
-// function, that in its own text. It is "" without debug information.
+// source returns the line that the code at ip comes from, in the function that the
+// symbol there names: of what is inlined there, the line of the call. It is "" without
+// debug information.
 func (t *triage) source(ip uint64) string {
 	places, err := t.debug.Places(addr.Virt(ip))
 	if err != nil && !errors.Is(err, debuginfo.ErrNone) {
 		t.problem("source of %#x: %v", ip, err)
 	}
-	if len(places) == 0 || places[0].File == "" {
+	if len(places) == 0 || places[len(places)-1].File == "" {
 		return ""
 	}
-	return fmt.Sprintf("%s:%d", places[0].File, places[0].Line)
+	outermost := places[len(places)-1]
+	return fmt.Sprintf("%s:%d", outermost.File, outermost.Line)
 }
