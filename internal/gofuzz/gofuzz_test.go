@@ -33,7 +33,10 @@ func TestRun(t *testing.T) {
 		"go.mod": "module fuzzed\n\ngo 1.26.0\n",
 		"fuzzed_test.go": `package fuzzed
 
-import "testing"
+import (
+	"os"
+	"testing"
+)
 
 func FuzzHolds(f *testing.F) {
 	f.Add([]byte("x"))
@@ -43,6 +46,26 @@ func FuzzHolds(f *testing.F) {
 func FuzzFails(f *testing.F) {
 	f.Add([]byte("x"))
 	f.Fuzz(func(t *testing.T, b []byte) { t.Fatalf("planted") })
+}
+
+// Its process dies once, as of a machine that is out of memory.
+func FuzzKilled(f *testing.F) {
+	f.Add([]byte("x"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > 1 && os.Mkdir("once", 0o777) == nil {
+			os.Exit(2)
+		}
+	})
+}
+
+// Its process dies each time.
+func FuzzDies(f *testing.F) {
+	f.Add([]byte("x"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > 1 {
+			os.Exit(2)
+		}
+	})
 }
 `,
 	} {
@@ -54,16 +77,24 @@ func FuzzFails(f *testing.F) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Target{{"fuzzed", "FuzzHolds"}, {"fuzzed", "FuzzFails"}}
+	want := []Target{{"fuzzed", "FuzzHolds"}, {"fuzzed", "FuzzFails"}, {"fuzzed", "FuzzKilled"}, {"fuzzed", "FuzzDies"}}
 	if diff := cmp.Diff(want, targets); diff != "" {
 		t.Fatalf("List (-want +got):\n%s", diff)
 	}
 	var out strings.Builder
 	err = Run(t.Context(), dir, targets, time.Second, 2, &out)
-	if !errors.Is(err, ErrFound) || !strings.Contains(err.Error(), "fuzzed.FuzzFails") || strings.Contains(err.Error(), "FuzzHolds") {
-		t.Errorf("Run: %v; want %v in FuzzFails alone", err, ErrFound)
+	if !errors.Is(err, ErrFound) {
+		t.Errorf("Run: %v; want %v", err, ErrFound)
 	}
-	for _, s := range []string{"ok    fuzzed.FuzzHolds", "planted", "FAIL  fuzzed.FuzzFails"} {
+	for _, target := range targets {
+		if fails := target.Name == "FuzzFails" || target.Name == "FuzzDies"; strings.Contains(err.Error(), target.String()) != fails {
+			t.Errorf("Run: %v; want that of %s: %v", err, target, fails)
+		}
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "testdata/fuzz/FuzzKilled")); err == nil && len(left) > 0 {
+		t.Errorf("the input that passes is left: %v", left)
+	}
+	for _, s := range []string{"ok    fuzzed.FuzzHolds", "ok    fuzzed.FuzzKilled  ended early", "planted", "FAIL  fuzzed.FuzzFails", "FAIL  fuzzed.FuzzDies"} {
 		if !strings.Contains(out.String(), s) {
 			t.Errorf("Run printed %q; want %q in it", out.String(), s)
 		}
