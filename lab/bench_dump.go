@@ -84,26 +84,19 @@ const (
 
 // benchCmd is a command line to measure.
 type benchCmd struct {
-	what string
-	argv []string
-	made string // the file that it makes, if any: removed before each time, as to overwrite it takes longer
+	what  string
+	argv  []string
+	stdin string
+	made  string // the file that it makes, if any: removed before each time, as to overwrite it takes longer
 }
 
-// add measures a command line, once more than it counts.
-func (b *dumpBench) add(ctx context.Context, what string, c execx.Cmd) (*benchRow, error) {
-	r := benchRow{what: what, kept: true}
-	for i := range b.n + 1 {
-		took, peak, err := measureCmd(ctx, c)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", what, err)
-		}
-		if i > 0 {
-			r.times, r.peak = append(r.times, took), max(r.peak, peak)
-		}
+// add measures a command line n times, and once more that does not count.
+func (b *dumpBench) add(ctx context.Context, c benchCmd) (*benchRow, error) {
+	rows, err := b.addInTurn(ctx, b.n, c)
+	if err != nil {
+		return nil, err
 	}
-	slices.Sort(r.times)
-	b.rows = append(b.rows, r)
-	return &b.rows[len(b.rows)-1], nil
+	return &rows[0], nil
 }
 
 // addInTurn measures command lines n times in turn, so that what else the machine does
@@ -119,7 +112,7 @@ func (b *dumpBench) addInTurn(ctx context.Context, n int, cmds ...benchCmd) ([]b
 			if err := os.Remove(c.made); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return nil, err
 			}
-			took, peak, err := measureCmd(ctx, execx.Cmd{Argv: c.argv})
+			took, peak, err := measureCmd(ctx, execx.Cmd{Argv: c.argv, Stdin: strings.NewReader(c.stdin)})
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", c.what, err)
 			}
@@ -157,14 +150,14 @@ func (b *dumpBench) beside(ctx context.Context, crashCommands, drgnScript string
 		return 0, 0, nil
 	}
 	if path, lerr := exec.LookPath("crash"); lerr == nil {
-		r, err := b.add(ctx, "  crash", execx.Cmd{Argv: []string{path, "-s", b.vmlinux, b.vmcore}, Stdin: strings.NewReader(crashCommands + "\nquit\n")})
+		r, err := b.add(ctx, benchCmd{what: "  crash", argv: []string{path, "-s", b.vmlinux, b.vmcore}, stdin: crashCommands + "\nquit\n"})
 		if err != nil {
 			return 0, 0, err
 		}
 		crash = float64(r.median()) / float64(own)
 	}
 	if path, lerr := exec.LookPath("drgn"); lerr == nil && drgnScript != "" {
-		r, err := b.add(ctx, "  drgn", execx.Cmd{Argv: []string{path, "-q", "-c", b.vmcore, "-s", b.vmlinux, "-e", drgnScript}})
+		r, err := b.add(ctx, benchCmd{what: "  drgn", argv: []string{path, "-q", "-c", b.vmcore, "-s", b.vmlinux, "-e", drgnScript}})
 		if err != nil {
 			return 0, 0, err
 		}
@@ -175,7 +168,7 @@ func (b *dumpBench) beside(ctx context.Context, crashCommands, drgnScript string
 
 func (b *dumpBench) open(ctx context.Context) error {
 	row := len(b.rows)
-	r, err := b.add(ctx, "open, sys", execx.Cmd{Argv: []string{b.tool, "-c", "sys", b.vmcore}})
+	r, err := b.add(ctx, benchCmd{what: "open, sys", argv: []string{b.tool, "-c", "sys", b.vmcore}})
 	if err != nil {
 		return err
 	}
@@ -195,7 +188,7 @@ func (b *dumpBench) open(ctx context.Context) error {
 }
 
 func (b *dumpBench) usual(ctx context.Context) error {
-	r, err := b.add(ctx, "open, bt -a, ps, log, mod", execx.Cmd{Argv: []string{b.tool, "-c", "bt -a", "-c", "ps", "-c", "log", "-c", "mod", b.vmcore}})
+	r, err := b.add(ctx, benchCmd{what: "open, bt -a, ps, log, mod", argv: []string{b.tool, "-c", "bt -a", "-c", "ps", "-c", "log", "-c", "mod", b.vmcore}})
 	if err != nil {
 		return err
 	}
@@ -205,7 +198,7 @@ func (b *dumpBench) usual(ctx context.Context) error {
 
 func (b *dumpBench) foreach(ctx context.Context) error {
 	row := len(b.rows)
-	if _, err := b.add(ctx, "open, foreach bt", execx.Cmd{Argv: []string{b.tool, "-c", "foreach bt", b.vmcore}}); err != nil {
+	if _, err := b.add(ctx, benchCmd{what: "open, foreach bt", argv: []string{b.tool, "-c", "foreach bt", b.vmcore}}); err != nil {
 		return err
 	}
 	crash, _, err := b.beside(ctx, "foreach bt", "")
@@ -229,9 +222,9 @@ func (b *dumpBench) filter(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cmds := []benchCmd{{"dump -l -d 31 of ELF", []string{b.tool, "dump", "-l", "-d", "31", elf, ours}, ours}}
+	cmds := []benchCmd{{what: "dump -l -d 31 of ELF", argv: []string{b.tool, "dump", "-l", "-d", "31", elf, ours}, made: ours}}
 	if path, err := exec.LookPath("makedumpfile"); err == nil {
-		cmds = append(cmds, benchCmd{"  makedumpfile", []string{path, "-l", "-d", "31", "--message-level", "0", elf, theirs}, theirs})
+		cmds = append(cmds, benchCmd{what: "  makedumpfile", argv: []string{path, "-l", "-d", "31", "--message-level", "0", elf, theirs}, made: theirs})
 	} else {
 		b.notes = append(b.notes, "makedumpfile is not installed, and not measured")
 	}
